@@ -1,0 +1,312 @@
+//! What may be exposed: the rules that pushed families must meet alone and beside others.
+//!
+//! The rules judge what would be *rendered*, because that is what Prometheus reads: names as they are escaped, an empty
+//! label as an absent one. Whatever passes renders to an exposition that parses, whoever else pushed what.
+//! Texts are those of client_golang's `Gather`, as clients of a Pushgateway know them.
+
+use std::borrow::Cow;
+use std::collections::{HashMap, HashSet};
+use std::fmt::Write as _;
+
+use xxhash_rust::xxh3::Xxh3;
+
+use super::family::{Metric, MetricFamily, MetricType, Value};
+use super::labels::{Escaping, Labels, RESERVED_PREFIX, Validation};
+use super::text::go::{format_float, quote};
+
+/// The label that every exposed metric carries, be it empty: with `honor_labels` Prometheus would add its own otherwise.
+pub const INSTANCE_LABEL: &str = "instance";
+
+/// Why families cannot be exposed.
+#[derive(Debug, Clone, PartialEq, thiserror::Error)]
+#[allow(missing_docs)]
+pub enum Inconsistent {
+    #[error("pushed metrics must not have timestamps")]
+    Timestamps,
+    #[error("collected metric family has a name that is not utf8: {}", quote(.bytes))]
+    NameNotUtf8 { bytes: Vec<u8> },
+    #[error("collected metric family has no name")]
+    NoName,
+    #[error("collected metric {} has a help text that is not utf8: {}", quote(.family.as_bytes()), quote(.bytes))]
+    HelpNotUtf8 { family: String, bytes: Vec<u8> },
+    #[error("collected metric {} has an unknown type: {number}", quote(.family.as_bytes()))]
+    UnknownType { family: String, number: i32 },
+    #[error("collected metric {} {{ {}}} is not a {}", quote(.family.as_bytes()), describe_labels(.labels), .kind.proto_name())]
+    WrongValue { family: String, labels: Labels, kind: MetricType },
+    #[error("collected metric {} has a label with an invalid name: {}", quote(.family.as_bytes()), quote(.bytes))]
+    LabelNameNotUtf8 { family: String, bytes: Vec<u8> },
+    #[error("collected metric {} has a label named {} whose value is not utf8: {}", quote(.family.as_bytes()), quote(.label.as_bytes()), quote(.bytes))]
+    LabelValueNotUtf8 { family: String, label: String, bytes: Vec<u8> },
+    #[error("collected metric {} {{ {}}} has two or more labels with the same name: {label}", quote(.family.as_bytes()), describe(.metric))]
+    DuplicateLabel { family: String, metric: Metric, label: String },
+    #[error("collected metric {} {{ {}}} has a label with an invalid name: {label}", quote(.family.as_bytes()), describe(.metric))]
+    InvalidLabelName { family: String, metric: Metric, label: String },
+    #[error("collected metric {} {{ {}}} must not have an explicit {} label", quote(.family.as_bytes()), describe(.metric), quote(.label.as_bytes()))]
+    ExplicitBound { family: String, metric: Metric, label: &'static str },
+    #[error("collected metric {} {{ {}}} was collected before with the same name and label values", quote(.family.as_bytes()), describe(.metric))]
+    DuplicateSeries { family: String, metric: Metric },
+    #[error("collected metric {} {{ {}}} is not a {}", quote(.family.as_bytes()), describe(.metric), .expected.proto_name())]
+    TypeConflict { family: String, metric: Metric, expected: MetricType },
+    #[error("gathered metric family {family} has type {} but should have {}", .kind.proto_name(), .expected.proto_name())]
+    OwnTypeConflict { family: String, kind: MetricType, expected: MetricType },
+    #[error("collected metric named {} collides with previously collected {} named {}", quote(.name.as_bytes()), .kind.text_name(), quote(.base.as_bytes()))]
+    CollidesWithBase { name: String, base: String, kind: MetricType },
+    #[error("collected {} named {} collides with previously collected metric named {}", collided(.name, .other), quote(.name.as_bytes()), quote(.other.as_bytes()))]
+    CollidesWithPart { name: String, other: String },
+    #[error("collected metric named {} collides with previously collected metric named {}: both are exposed as {}", quote(.name.as_bytes()), quote(.other.as_bytes()), Escaping::Underscores.escape(.name))]
+    CollidesEscaped { name: String, other: String },
+    #[error("{} error(s) occurred:{}", .0.len(), list(.0))]
+    Several(Vec<Inconsistent>),
+}
+
+/// How many of several faults are listed in an answer.
+const LISTED_FAULTS_MAX: usize = 100;
+
+fn list(errors: &[Inconsistent]) -> String {
+    let listed =
+        errors.iter().take(LISTED_FAULTS_MAX).map(|error| format!("\n* {error}")).collect::<String>();
+    if errors.len() > LISTED_FAULTS_MAX { listed + "\n* ..." } else { listed }
+}
+
+fn collided(name: &str, other: &str) -> &'static str {
+    if other.len() > name.len() && other.ends_with("_bucket") { "histogram" } else { "histogram or summary" }
+}
+
+/// Identity of a series: a 128-bit hash of the name and the labels as they are rendered.
+pub type Fingerprint = u128;
+
+/// The fingerprint of a metric: label order does not count, nor do labels without value.
+pub fn fingerprint(family: &str, labels: &Labels) -> Fingerprint {
+    let mut pairs: Vec<(Cow<'_, str>, &str)> = labels
+        .iter()
+        .filter(|(_, value)| !value.is_empty())
+        .map(|(name, value)| (Escaping::Underscores.escape(name), value))
+        .collect();
+    pairs.sort_unstable();
+    let mut hash = Xxh3::new();
+    hash.update(Escaping::Underscores.escape(family).as_bytes());
+    for (name, value) in &pairs {
+        // 0xFF is in no UTF-8 text, so the parts cannot run into each other.
+        hash.update(b"\xff");
+        hash.update(name.as_bytes());
+        hash.update(b"\xff");
+        hash.update(value.as_bytes());
+    }
+    hash.digest128()
+}
+
+/// Gives every metric the grouping labels and an `instance`, sorts the labels by name, and leaves one of several
+/// buckets or quantiles with the same bound (the last, as a later line wins everywhere).
+pub fn complete(family: &mut MetricFamily, grouping: &Labels) {
+    for metric in &mut family.metrics {
+        metric.labels = completed(&metric.labels, grouping);
+        match &mut metric.value {
+            Value::Histogram(histogram) => keep_last(&mut histogram.buckets, |bucket| bucket.upper_bound),
+            Value::Summary(summary) => keep_last(&mut summary.quantiles, |quantile| quantile.quantile),
+            Value::Counter(_) | Value::Gauge(_) | Value::Untyped(_) => {}
+        }
+    }
+}
+
+fn completed(labels: &Labels, grouping: &Labels) -> Labels {
+    let own = labels.iter().filter(|(name, _)| grouping.get(name).is_none());
+    let mut pairs: Vec<_> = grouping.iter().chain(own).collect();
+    if !pairs.iter().any(|(name, _)| *name == INSTANCE_LABEL) {
+        pairs.push((INSTANCE_LABEL, ""));
+    }
+    pairs.sort_by_key(|(name, _)| *name);
+    Labels::from_pairs(pairs)
+}
+
+fn keep_last<T>(items: &mut Vec<T>, bound: impl Fn(&T) -> f64) {
+    let mut seen = HashSet::new();
+    // Adding zero makes one of the two zeros.
+    let mut keep: Vec<bool> =
+        items.iter().rev().map(|item| seen.insert((bound(item) + 0.0).to_bits())).collect();
+    if seen.len() < items.len() {
+        items.retain(|_| keep.pop().expect("there is one per item"));
+    }
+}
+
+/// What is exposed beside the families that are judged.
+pub trait Exposed {
+    /// The name (as pushed) and type of the family that is exposed under an escaped name by others.
+    fn family(&self, escaped: &str) -> Option<(&str, MetricType)>;
+    /// Type of a family of the server's own.
+    fn own(&self, name: &str) -> Option<MetricType>;
+    /// Whether others expose a series of this identity.
+    fn has_series(&self, fingerprint: Fingerprint) -> bool;
+}
+
+/// Judges families that [`complete`] has been applied to; costs what they hold, however much is exposed.
+/// Returns the fingerprints of each family's series.
+///
+/// # Errors
+/// Every fault found, in the order of the families.
+pub fn check(
+    families: &[MetricFamily],
+    exposed: &impl Exposed,
+) -> Result<Vec<Vec<Fingerprint>>, Inconsistent> {
+    let mut check = Check { exposed, names: HashMap::new(), series: HashSet::new(), faults: Vec::new() };
+    if families.iter().flat_map(|family| &family.metrics).any(|metric| metric.timestamp_ms.is_some()) {
+        return Err(Inconsistent::Timestamps);
+    }
+    let fingerprints = families.iter().map(|family| check.family(family)).collect();
+    match check.faults.len() {
+        0 => Ok(fingerprints),
+        1 => Err(check.faults.swap_remove(0)),
+        _ => Err(Inconsistent::Several(check.faults)),
+    }
+}
+
+struct Check<'a, E> {
+    exposed: &'a E,
+    /// Escaped names of the families judged so far.
+    names: HashMap<Cow<'a, str>, (&'a str, MetricType)>,
+    series: HashSet<Fingerprint>,
+    faults: Vec<Inconsistent>,
+}
+
+impl<'a, E: Exposed> Check<'a, E> {
+    fn family(&mut self, family: &'a MetricFamily) -> Vec<Fingerprint> {
+        if let Err(fault) = self.name_and_type(family) {
+            self.faults.push(fault);
+            return Vec::new();
+        }
+        let mut fingerprints = Vec::with_capacity(family.metrics.len());
+        for metric in &family.metrics {
+            match self.metric(family, metric) {
+                Ok(fingerprint) => fingerprints.push(fingerprint),
+                Err(fault) => self.faults.push(fault),
+            }
+        }
+        fingerprints
+    }
+
+    fn known(&self, escaped: &str) -> Option<(&str, MetricType)> {
+        self.names.get(escaped).copied().or_else(|| self.exposed.family(escaped))
+    }
+
+    fn name_and_type(&mut self, family: &'a MetricFamily) -> Result<(), Inconsistent> {
+        if family.name.is_empty() {
+            return Err(Inconsistent::NoName);
+        }
+        let name = || family.name.clone();
+        let escaped = Escaping::Underscores.escape(&family.name);
+        match self.known(&escaped) {
+            Some((other, _)) if other != family.name => {
+                return Err(Inconsistent::CollidesEscaped { name: name(), other: other.to_owned() });
+            }
+            Some((_, expected)) if expected != family.kind => {
+                let Some(metric) = family.metrics.first().cloned() else { return Ok(()) };
+                return Err(Inconsistent::TypeConflict { family: name(), metric, expected });
+            }
+            Some(_) | None => {}
+        }
+        if let Some(expected) = self.exposed.own(&escaped)
+            && expected != family.kind
+        {
+            return Err(Inconsistent::OwnTypeConflict { family: name(), kind: family.kind, expected });
+        }
+        self.suffixes(family, &escaped)?;
+        self.names.insert(escaped, (&family.name, family.kind));
+        Ok(())
+    }
+
+    /// No sample of a histogram or summary may have the name of another family.
+    fn suffixes(&self, family: &MetricFamily, escaped: &str) -> Result<(), Inconsistent> {
+        let taken = |name: &str| self.known(name).map(|(_, kind)| kind).or_else(|| self.exposed.own(name));
+        for suffix in ["_count", "_sum", "_bucket"] {
+            let Some(base) = escaped.strip_suffix(suffix).filter(|base| !base.is_empty()) else { continue };
+            if let Some(kind) = taken(base).filter(|kind| kind.suffixes().contains(&suffix)) {
+                let (name, base) = (family.name.clone(), base.to_owned());
+                return Err(Inconsistent::CollidesWithBase { name, base, kind });
+            }
+        }
+        for suffix in family.kind.suffixes() {
+            let other = format!("{escaped}{suffix}");
+            if taken(&other).is_some() {
+                return Err(Inconsistent::CollidesWithPart { name: family.name.clone(), other });
+            }
+        }
+        Ok(())
+    }
+
+    fn metric(&mut self, family: &MetricFamily, metric: &Metric) -> Result<Fingerprint, Inconsistent> {
+        let fault = |label: &str| (family.name.clone(), metric.clone(), label.to_owned());
+        let mut escaped_before = HashSet::with_capacity(metric.labels.len());
+        for (label, _) in metric.labels.iter() {
+            let escaped = Escaping::Underscores.escape(label);
+            if !Validation::Utf8.is_label_name(label) || label.starts_with(RESERVED_PREFIX) {
+                let (family, metric, label) = fault(label);
+                return Err(Inconsistent::InvalidLabelName { family, metric, label });
+            }
+            if let Some(bound) = family.kind.bound_label().filter(|bound| *bound == escaped) {
+                let (family, metric, _) = fault(label);
+                return Err(Inconsistent::ExplicitBound { family, metric, label: bound });
+            }
+            if !escaped_before.insert(escaped) {
+                let (family, metric, label) = fault(label);
+                return Err(Inconsistent::DuplicateLabel { family, metric, label });
+            }
+        }
+        let fingerprint = fingerprint(&family.name, &metric.labels);
+        if !self.series.insert(fingerprint) || self.exposed.has_series(fingerprint) {
+            let (family, metric, _) = fault("");
+            return Err(Inconsistent::DuplicateSeries { family, metric });
+        }
+        Ok(fingerprint)
+    }
+}
+
+/// A metric in protobuf's text form, with the two spaces between fields that client_golang's messages tend to have.
+fn describe(metric: &Metric) -> String {
+    let mut fields = describe_pairs(&metric.labels);
+    fields.push(match &metric.value {
+        Value::Counter(counter) => format!("counter:{{value:{}}}", proto_float(counter.value)),
+        Value::Gauge(value) => format!("gauge:{{value:{}}}", proto_float(*value)),
+        Value::Untyped(value) => format!("untyped:{{value:{}}}", proto_float(*value)),
+        Value::Summary(summary) => {
+            let mut text =
+                format!("summary:{{sample_count:{}  sample_sum:{}", summary.count, proto_float(summary.sum));
+            for q in &summary.quantiles {
+                let (quantile, value) = (proto_float(q.quantile), proto_float(q.value));
+                write!(text, "  quantile:{{quantile:{quantile}  value:{value}}}").expect("a String grows");
+            }
+            text + "}"
+        }
+        Value::Histogram(histogram) => {
+            let count = proto_float(histogram.count.as_f64());
+            let mut text =
+                format!("histogram:{{sample_count:{count}  sample_sum:{}", proto_float(histogram.sum));
+            for b in &histogram.buckets {
+                let (count, bound) = (proto_float(b.cumulative.as_f64()), proto_float(b.upper_bound));
+                write!(text, "  bucket:{{cumulative_count:{count}  upper_bound:{bound}}}")
+                    .expect("a String grows");
+            }
+            text + "}"
+        }
+    });
+    fields.join("  ")
+}
+
+fn describe_labels(labels: &Labels) -> String {
+    describe_pairs(labels).join("  ")
+}
+
+fn describe_pairs(labels: &Labels) -> Vec<String> {
+    let pair = |(name, value): (&str, &str)| {
+        format!("label:{{name:{}  value:{}}}", quote(name.as_bytes()), quote(value.as_bytes()))
+    };
+    labels.iter().map(pair).collect()
+}
+
+fn proto_float(value: f64) -> String {
+    if value.is_nan() {
+        "nan".to_owned()
+    } else if value.is_infinite() {
+        if value > 0.0 { "inf".to_owned() } else { "-inf".to_owned() }
+    } else {
+        format_float(value)
+    }
+}

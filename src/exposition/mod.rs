@@ -1,0 +1,16 @@
+//! The model of what Prometheus scrapes, and its formats.
+//!
+//! Pure: bytes and values in, bytes and values out. No input or output, no clock, no runtime; nothing in here can
+//! fail for lack of a resource, and no input makes it panic.
+//!
+//! Reading order: [`family`] (the model), [`labels`], [`text`] and [`protobuf`] (the formats), [`check`] (what may be
+//! exposed at all).
+
+pub mod check;
+pub mod family;
+pub mod labels;
+pub mod protobuf;
+pub mod text;
+
+pub use family::{Metric, MetricFamily, MetricType, Value};
+pub use labels::{Labels, Validation};

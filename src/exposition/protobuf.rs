@@ -1,0 +1,503 @@
+//! Delimited protobuf: a varint length and an `io.prometheus.client.MetricFamily`, again and again.
+//!
+//! The messages are those of client_model's `metrics.proto`. Text fields are read as bytes, so that a name that is not
+//! UTF-8 can be named in the answer.
+
+use prost::Message as _;
+use prost::bytes::Buf as _;
+
+use super::check::Inconsistent;
+use super::family::{
+    Bucket, Count, Counter, Exemplar, Histogram, Metric, MetricFamily, MetricType, NativeBuckets,
+    NativeHistogram, Quantile, Span, Summary, Timestamp, Value,
+};
+use super::labels::Labels;
+
+/// The media type of this format, as a scrape answers with it and a push declares it.
+pub const CONTENT_TYPE: &str =
+    "application/vnd.google.protobuf; proto=io.prometheus.client.MetricFamily; encoding=delimited";
+
+/// Why bytes are no delimited families.
+#[derive(Debug, Clone, PartialEq, thiserror::Error)]
+pub enum DecodeError {
+    /// A length that reaches beyond the end, or a body that ends inside a length.
+    #[error("unexpected EOF")]
+    Truncated,
+    /// The bytes are no message.
+    #[error("proto: cannot parse invalid wire-format data")]
+    Malformed,
+    /// A message that stands for nothing that can be exposed.
+    #[error(transparent)]
+    Inconsistent(#[from] Inconsistent),
+}
+
+/// Reads families. Of two with the same name the last one counts.
+///
+/// # Errors
+/// See [`DecodeError`]; nothing of the bytes is used then. No length is believed beyond the bytes that are there.
+pub fn decode(mut body: &[u8]) -> Result<Vec<MetricFamily>, DecodeError> {
+    let mut families: Vec<MetricFamily> = Vec::new();
+    let mut places = std::collections::HashMap::new();
+    while body.has_remaining() {
+        let length = prost::decode_length_delimiter(&mut body).map_err(|_| DecodeError::Truncated)?;
+        if length > body.len() {
+            return Err(DecodeError::Truncated);
+        }
+        let (message, rest) = body.split_at(length);
+        body = rest;
+        let message = wire::MetricFamily::decode(message).map_err(|_| DecodeError::Malformed)?;
+        let family = read::family(message)?;
+        let next = families.len();
+        match *places.entry(family.name.clone()).or_insert(next) {
+            at if at < next => families[at] = family,
+            _ => families.push(family),
+        }
+    }
+    Ok(families)
+}
+
+/// Appends families, each with its length before it.
+pub fn encode<'a>(out: &mut Vec<u8>, families: impl IntoIterator<Item = &'a MetricFamily>) {
+    for family in families {
+        write::family(family).encode_length_delimited(out).expect("a Vec grows as far as needed");
+    }
+}
+
+/// The messages as they are on the wire. Members that may be absent are boxed: two bytes of input make an empty message,
+/// which must not cost hundreds.
+mod wire {
+    #[derive(Clone, PartialEq, prost::Message)]
+    pub(super) struct LabelPair {
+        #[prost(bytes = "vec", optional, tag = "1")]
+        pub(super) name: Option<Vec<u8>>,
+        #[prost(bytes = "vec", optional, tag = "2")]
+        pub(super) value: Option<Vec<u8>>,
+    }
+
+    #[derive(Clone, PartialEq, prost::Message)]
+    pub(super) struct Timestamp {
+        #[prost(int64, tag = "1")]
+        pub(super) seconds: i64,
+        #[prost(int32, tag = "2")]
+        pub(super) nanos: i32,
+    }
+
+    #[derive(Clone, PartialEq, prost::Message)]
+    pub(super) struct Gauge {
+        #[prost(double, optional, tag = "1")]
+        pub(super) value: Option<f64>,
+    }
+
+    #[derive(Clone, PartialEq, prost::Message)]
+    pub(super) struct Counter {
+        #[prost(double, optional, tag = "1")]
+        pub(super) value: Option<f64>,
+        #[prost(message, optional, boxed, tag = "2")]
+        pub(super) exemplar: Option<Box<Exemplar>>,
+        #[prost(message, optional, tag = "3")]
+        pub(super) created_timestamp: Option<Timestamp>,
+    }
+
+    #[derive(Clone, PartialEq, prost::Message)]
+    pub(super) struct Quantile {
+        #[prost(double, optional, tag = "1")]
+        pub(super) quantile: Option<f64>,
+        #[prost(double, optional, tag = "2")]
+        pub(super) value: Option<f64>,
+    }
+
+    #[derive(Clone, PartialEq, prost::Message)]
+    pub(super) struct Summary {
+        #[prost(uint64, optional, tag = "1")]
+        pub(super) sample_count: Option<u64>,
+        #[prost(double, optional, tag = "2")]
+        pub(super) sample_sum: Option<f64>,
+        #[prost(message, repeated, tag = "3")]
+        pub(super) quantile: Vec<Quantile>,
+        #[prost(message, optional, tag = "4")]
+        pub(super) created_timestamp: Option<Timestamp>,
+    }
+
+    #[derive(Clone, PartialEq, prost::Message)]
+    pub(super) struct Untyped {
+        #[prost(double, optional, tag = "1")]
+        pub(super) value: Option<f64>,
+    }
+
+    #[derive(Clone, PartialEq, prost::Message)]
+    pub(super) struct Histogram {
+        #[prost(uint64, optional, tag = "1")]
+        pub(super) sample_count: Option<u64>,
+        #[prost(double, optional, tag = "4")]
+        pub(super) sample_count_float: Option<f64>,
+        #[prost(double, optional, tag = "2")]
+        pub(super) sample_sum: Option<f64>,
+        #[prost(message, repeated, tag = "3")]
+        pub(super) bucket: Vec<Bucket>,
+        #[prost(message, optional, tag = "15")]
+        pub(super) created_timestamp: Option<Timestamp>,
+        #[prost(sint32, optional, tag = "5")]
+        pub(super) schema: Option<i32>,
+        #[prost(double, optional, tag = "6")]
+        pub(super) zero_threshold: Option<f64>,
+        #[prost(uint64, optional, tag = "7")]
+        pub(super) zero_count: Option<u64>,
+        #[prost(double, optional, tag = "8")]
+        pub(super) zero_count_float: Option<f64>,
+        #[prost(message, repeated, tag = "9")]
+        pub(super) negative_span: Vec<BucketSpan>,
+        #[prost(sint64, repeated, packed = "false", tag = "10")]
+        pub(super) negative_delta: Vec<i64>,
+        #[prost(double, repeated, packed = "false", tag = "11")]
+        pub(super) negative_count: Vec<f64>,
+        #[prost(message, repeated, tag = "12")]
+        pub(super) positive_span: Vec<BucketSpan>,
+        #[prost(sint64, repeated, packed = "false", tag = "13")]
+        pub(super) positive_delta: Vec<i64>,
+        #[prost(double, repeated, packed = "false", tag = "14")]
+        pub(super) positive_count: Vec<f64>,
+        #[prost(message, repeated, tag = "16")]
+        pub(super) exemplars: Vec<Exemplar>,
+    }
+
+    #[derive(Clone, PartialEq, prost::Message)]
+    pub(super) struct Bucket {
+        #[prost(uint64, optional, tag = "1")]
+        pub(super) cumulative_count: Option<u64>,
+        #[prost(double, optional, tag = "4")]
+        pub(super) cumulative_count_float: Option<f64>,
+        #[prost(double, optional, tag = "2")]
+        pub(super) upper_bound: Option<f64>,
+        #[prost(message, optional, boxed, tag = "3")]
+        pub(super) exemplar: Option<Box<Exemplar>>,
+    }
+
+    #[derive(Clone, Copy, PartialEq, prost::Message)]
+    pub(super) struct BucketSpan {
+        #[prost(sint32, optional, tag = "1")]
+        pub(super) offset: Option<i32>,
+        #[prost(uint32, optional, tag = "2")]
+        pub(super) length: Option<u32>,
+    }
+
+    #[derive(Clone, PartialEq, prost::Message)]
+    pub(super) struct Exemplar {
+        #[prost(message, repeated, tag = "1")]
+        pub(super) label: Vec<LabelPair>,
+        #[prost(double, optional, tag = "2")]
+        pub(super) value: Option<f64>,
+        #[prost(message, optional, tag = "3")]
+        pub(super) timestamp: Option<Timestamp>,
+    }
+
+    #[derive(Clone, PartialEq, prost::Message)]
+    pub(super) struct Metric {
+        #[prost(message, repeated, tag = "1")]
+        pub(super) label: Vec<LabelPair>,
+        #[prost(message, optional, boxed, tag = "2")]
+        pub(super) gauge: Option<Box<Gauge>>,
+        #[prost(message, optional, boxed, tag = "3")]
+        pub(super) counter: Option<Box<Counter>>,
+        #[prost(message, optional, boxed, tag = "4")]
+        pub(super) summary: Option<Box<Summary>>,
+        #[prost(message, optional, boxed, tag = "5")]
+        pub(super) untyped: Option<Box<Untyped>>,
+        #[prost(message, optional, boxed, tag = "7")]
+        pub(super) histogram: Option<Box<Histogram>>,
+        #[prost(int64, optional, tag = "6")]
+        pub(super) timestamp_ms: Option<i64>,
+    }
+
+    #[derive(Clone, PartialEq, prost::Message)]
+    pub(super) struct MetricFamily {
+        #[prost(bytes = "vec", optional, tag = "1")]
+        pub(super) name: Option<Vec<u8>>,
+        #[prost(bytes = "vec", optional, tag = "2")]
+        pub(super) help: Option<Vec<u8>>,
+        #[prost(int32, optional, tag = "3")]
+        pub(super) kind: Option<i32>,
+        #[prost(message, repeated, tag = "4")]
+        pub(super) metric: Vec<Metric>,
+        #[prost(bytes = "vec", optional, tag = "5")]
+        pub(super) unit: Option<Vec<u8>>,
+    }
+}
+
+const TYPES: [MetricType; 6] = [
+    MetricType::Counter,
+    MetricType::Gauge,
+    MetricType::Summary,
+    MetricType::Untyped,
+    MetricType::Histogram,
+    MetricType::GaugeHistogram,
+];
+
+/// Wire to model.
+mod read {
+    use super::{
+        Bucket, Count, Counter, DecodeError, Exemplar, Histogram, Inconsistent, Labels, Metric, MetricFamily,
+        MetricType, NativeBuckets, NativeHistogram, Quantile, Span, Summary, TYPES, Timestamp, Value, wire,
+    };
+
+    type Result<T> = std::result::Result<T, DecodeError>;
+
+    pub(super) fn family(family: wire::MetricFamily) -> Result<MetricFamily> {
+        let name = text(family.name.unwrap_or_default(), |bytes| Inconsistent::NameNotUtf8 { bytes })?;
+        let help = family
+            .help
+            .map(|help| text(help, |bytes| Inconsistent::HelpNotUtf8 { family: name.clone(), bytes }));
+        let number = family.kind.unwrap_or_default();
+        let kind = usize::try_from(number).ok().and_then(|n| TYPES.get(n)).copied();
+        let kind = kind.ok_or_else(|| Inconsistent::UnknownType { family: name.clone(), number })?;
+        let unit = family.unit.and_then(|unit| String::from_utf8(unit).ok());
+        let metrics = family.metric.into_iter().map(|m| metric(&name, kind, m)).collect::<Result<_>>()?;
+        Ok(MetricFamily { help: help.transpose()?, name, unit, kind, metrics })
+    }
+
+    fn metric(family: &str, kind: MetricType, metric: wire::Metric) -> Result<Metric> {
+        let labels = labels(family, metric.label)?;
+        let value = match kind {
+            MetricType::Counter => metric.counter.map(|c| counter(family, *c)).transpose()?,
+            MetricType::Gauge => metric.gauge.map(|g| Value::Gauge(g.value.unwrap_or_default())),
+            MetricType::Untyped => metric.untyped.map(|u| Value::Untyped(u.value.unwrap_or_default())),
+            MetricType::Summary => metric.summary.map(|s| summary(*s)),
+            MetricType::Histogram | MetricType::GaugeHistogram => {
+                metric.histogram.map(|h| histogram(family, *h)).transpose()?
+            }
+        };
+        let value = value.ok_or_else(|| Inconsistent::WrongValue {
+            family: family.to_owned(),
+            labels: labels.clone(),
+            kind,
+        })?;
+        Ok(Metric { labels, value, timestamp_ms: metric.timestamp_ms })
+    }
+
+    fn text(bytes: Vec<u8>, error: impl FnOnce(Vec<u8>) -> Inconsistent) -> Result<String> {
+        Ok(String::from_utf8(bytes).map_err(|e| error(e.into_bytes()))?)
+    }
+
+    fn labels(family: &str, pairs: Vec<wire::LabelPair>) -> Result<Labels> {
+        let mut texts = Vec::with_capacity(pairs.len());
+        for pair in pairs {
+            let name = text(pair.name.unwrap_or_default(), |bytes| Inconsistent::LabelNameNotUtf8 {
+                family: family.to_owned(),
+                bytes,
+            })?;
+            let value = text(pair.value.unwrap_or_default(), |bytes| Inconsistent::LabelValueNotUtf8 {
+                family: family.to_owned(),
+                label: name.clone(),
+                bytes,
+            })?;
+            texts.push((name, value));
+        }
+        Ok(Labels::from_pairs(texts))
+    }
+
+    fn counter(family: &str, counter: wire::Counter) -> Result<Value> {
+        Ok(Value::Counter(Counter {
+            value: counter.value.unwrap_or_default(),
+            exemplar: counter.exemplar.map(|e| exemplar(family, *e)).transpose()?,
+            created: counter.created_timestamp.map(timestamp),
+        }))
+    }
+
+    fn summary(summary: wire::Summary) -> Value {
+        let quantile = |q: wire::Quantile| Quantile {
+            quantile: q.quantile.unwrap_or_default(),
+            value: q.value.unwrap_or_default(),
+        };
+        Value::Summary(Box::new(Summary {
+            count: summary.sample_count.unwrap_or_default(),
+            sum: summary.sample_sum.unwrap_or_default(),
+            quantiles: summary.quantile.into_iter().map(quantile).collect(),
+            created: summary.created_timestamp.map(timestamp),
+        }))
+    }
+
+    fn histogram(family: &str, histogram: wire::Histogram) -> Result<Value> {
+        let native = native(&histogram);
+        let bucket = |bucket: wire::Bucket| {
+            Ok(Bucket {
+                upper_bound: bucket.upper_bound.unwrap_or_default(),
+                cumulative: count(bucket.cumulative_count, bucket.cumulative_count_float),
+                exemplar: bucket.exemplar.map(|e| exemplar(family, *e)).transpose()?,
+            })
+        };
+        Ok(Value::Histogram(Box::new(Histogram {
+            count: count(histogram.sample_count, histogram.sample_count_float),
+            sum: histogram.sample_sum.unwrap_or_default(),
+            buckets: histogram.bucket.into_iter().map(bucket).collect::<Result<_>>()?,
+            native,
+            created: histogram.created_timestamp.map(timestamp),
+            exemplars: histogram.exemplars.into_iter().map(|e| exemplar(family, e)).collect::<Result<_>>()?,
+        })))
+    }
+
+    /// Native buckets, if any of their fields is there: an empty native histogram has a span of no length.
+    fn native(h: &wire::Histogram) -> Option<NativeHistogram> {
+        let spans = |spans: &[wire::BucketSpan]| {
+            let span = |s: &wire::BucketSpan| Span {
+                offset: s.offset.unwrap_or_default(),
+                length: s.length.unwrap_or_default(),
+            };
+            spans.iter().map(span).collect::<Vec<_>>()
+        };
+        let native = NativeHistogram {
+            schema: h.schema.unwrap_or_default(),
+            zero_threshold: h.zero_threshold.unwrap_or_default(),
+            zero_count: count(h.zero_count, h.zero_count_float),
+            positive: NativeBuckets {
+                spans: spans(&h.positive_span),
+                deltas: h.positive_delta.clone(),
+                counts: h.positive_count.clone(),
+            },
+            negative: NativeBuckets {
+                spans: spans(&h.negative_span),
+                deltas: h.negative_delta.clone(),
+                counts: h.negative_count.clone(),
+            },
+        };
+        (h.schema.is_some() || native != NativeHistogram::default()).then_some(native)
+    }
+
+    /// The float overrides the whole number if it is above zero, as metrics.proto has it.
+    fn count(whole: Option<u64>, float: Option<f64>) -> Count {
+        match float {
+            Some(float) if float != 0.0 => Count::Float(float),
+            Some(_) if whole.is_none() => Count::Float(0.0),
+            _ => Count::Integer(whole.unwrap_or_default()),
+        }
+    }
+
+    fn exemplar(family: &str, exemplar: wire::Exemplar) -> Result<Exemplar> {
+        Ok(Exemplar {
+            labels: labels(family, exemplar.label)?,
+            value: exemplar.value.unwrap_or_default(),
+            timestamp: exemplar.timestamp.map(timestamp),
+        })
+    }
+
+    fn timestamp(t: wire::Timestamp) -> Timestamp {
+        Timestamp { seconds: t.seconds, nanos: t.nanos }
+    }
+}
+
+/// Model to wire.
+mod write {
+    use super::{
+        Bucket, Count, Counter, Exemplar, Histogram, Labels, Metric, MetricFamily, Quantile, Span, Summary,
+        TYPES, Timestamp, Value, wire,
+    };
+
+    pub(super) fn family(family: &MetricFamily) -> wire::MetricFamily {
+        let kind = TYPES.iter().position(|kind| *kind == family.kind).expect("every type has its number");
+        wire::MetricFamily {
+            name: Some(family.name.clone().into_bytes()),
+            help: family.help.clone().map(String::into_bytes),
+            kind: Some(i32::try_from(kind).expect("there are six")),
+            metric: family.metrics.iter().map(metric).collect(),
+            unit: family.unit.clone().map(String::into_bytes),
+        }
+    }
+
+    fn metric(metric: &Metric) -> wire::Metric {
+        let mut out = wire::Metric {
+            label: labels(&metric.labels),
+            timestamp_ms: metric.timestamp_ms,
+            ..wire::Metric::default()
+        };
+        match &metric.value {
+            Value::Counter(c) => out.counter = Some(Box::new(counter(c))),
+            Value::Gauge(value) => out.gauge = Some(Box::new(wire::Gauge { value: Some(*value) })),
+            Value::Untyped(value) => out.untyped = Some(Box::new(wire::Untyped { value: Some(*value) })),
+            Value::Summary(s) => out.summary = Some(Box::new(summary(s))),
+            Value::Histogram(h) => out.histogram = Some(Box::new(histogram(h))),
+        }
+        out
+    }
+
+    fn labels(labels: &Labels) -> Vec<wire::LabelPair> {
+        let pair = |(name, value): (&str, &str)| wire::LabelPair {
+            name: Some(name.as_bytes().to_vec()),
+            value: Some(value.as_bytes().to_vec()),
+        };
+        labels.iter().map(pair).collect()
+    }
+
+    fn counter(counter: &Counter) -> wire::Counter {
+        wire::Counter {
+            value: Some(counter.value),
+            exemplar: counter.exemplar.as_ref().map(|e| Box::new(exemplar(e))),
+            created_timestamp: counter.created.map(timestamp),
+        }
+    }
+
+    fn summary(summary: &Summary) -> wire::Summary {
+        let quantile = |q: &Quantile| wire::Quantile { quantile: Some(q.quantile), value: Some(q.value) };
+        wire::Summary {
+            sample_count: Some(summary.count),
+            sample_sum: Some(summary.sum),
+            quantile: summary.quantiles.iter().map(quantile).collect(),
+            created_timestamp: summary.created.map(timestamp),
+        }
+    }
+
+    fn histogram(histogram: &Histogram) -> wire::Histogram {
+        let (sample_count, sample_count_float) = count(histogram.count);
+        let mut out = wire::Histogram {
+            sample_count,
+            sample_count_float,
+            sample_sum: Some(histogram.sum),
+            bucket: histogram.buckets.iter().map(bucket).collect(),
+            created_timestamp: histogram.created.map(timestamp),
+            exemplars: histogram.exemplars.iter().map(exemplar).collect(),
+            ..wire::Histogram::default()
+        };
+        if let Some(native) = &histogram.native {
+            (out.zero_count, out.zero_count_float) = count(native.zero_count);
+            out.schema = Some(native.schema);
+            out.zero_threshold = Some(native.zero_threshold);
+            out.positive_span = native.positive.spans.iter().map(span).collect();
+            out.positive_delta.clone_from(&native.positive.deltas);
+            out.positive_count.clone_from(&native.positive.counts);
+            out.negative_span = native.negative.spans.iter().map(span).collect();
+            out.negative_delta.clone_from(&native.negative.deltas);
+            out.negative_count.clone_from(&native.negative.counts);
+        }
+        out
+    }
+
+    fn bucket(bucket: &Bucket) -> wire::Bucket {
+        let (cumulative_count, cumulative_count_float) = count(bucket.cumulative);
+        wire::Bucket {
+            cumulative_count,
+            cumulative_count_float,
+            upper_bound: Some(bucket.upper_bound),
+            exemplar: bucket.exemplar.as_ref().map(|e| Box::new(exemplar(e))),
+        }
+    }
+
+    fn span(span: &Span) -> wire::BucketSpan {
+        wire::BucketSpan { offset: Some(span.offset), length: Some(span.length) }
+    }
+
+    fn count(count: Count) -> (Option<u64>, Option<f64>) {
+        match count {
+            Count::Integer(whole) => (Some(whole), None),
+            Count::Float(float) => (None, Some(float)),
+        }
+    }
+
+    fn exemplar(exemplar: &Exemplar) -> wire::Exemplar {
+        wire::Exemplar {
+            label: labels(&exemplar.labels),
+            value: Some(exemplar.value),
+            timestamp: exemplar.timestamp.map(timestamp),
+        }
+    }
+
+    fn timestamp(t: Timestamp) -> wire::Timestamp {
+        wire::Timestamp { seconds: t.seconds, nanos: t.nanos }
+    }
+}

@@ -1,0 +1,316 @@
+//! The grouping key of a push and the URL path that carries it, both directions.
+//!
+//! The path is `/metrics/job/<job>{/<name>/<value>}`; a `@base64` after `job` or a name says that the value is in
+//! base64 (RFC 4648, section 5), so that it may be empty or hold a slash.
+
+use std::collections::BTreeMap;
+use std::fmt;
+
+use base64::Engine as _;
+use base64::alphabet::URL_SAFE;
+use base64::engine::{DecodePaddingMode, GeneralPurpose, GeneralPurposeConfig};
+use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
+
+use crate::exposition::labels::{Labels, RESERVED_PREFIX, Validation, unescape_values};
+use crate::exposition::text::go::quote;
+
+/// The label that every grouping key has.
+pub const JOB_LABEL: &str = "job";
+/// Marks a value as base64.
+pub const BASE64_SUFFIX: &str = "@base64";
+
+/// What stands as it is in a path segment (RFC 3986, `unreserved`).
+const SEGMENT: &AsciiSet = &NON_ALPHANUMERIC.remove(b'-').remove(b'.').remove(b'_').remove(b'~');
+
+/// Bits after the last byte and missing or surplus padding are no fault, as in Go's raw URL encoding after trimming `=`.
+const BASE64: GeneralPurpose = GeneralPurpose::new(
+    &URL_SAFE,
+    GeneralPurposeConfig::new()
+        .with_encode_padding(false)
+        .with_decode_allow_trailing_bits(true)
+        .with_decode_padding_mode(DecodePaddingMode::RequireNone),
+);
+
+/// Labels that name a group: `job` and what else the URL holds, ordered by name, so that equal keys are equal values.
+#[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct GroupingKey(Labels);
+
+/// Why a path holds no grouping key. The texts are the Pushgateway's.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[allow(missing_docs)]
+pub enum GroupingError {
+    #[error("job name is required")]
+    NoJob,
+    #[error("invalid base64 encoding in job name {}: illegal base64 data at input byte {at}", quote(.decoded))]
+    JobNotBase64 { decoded: Vec<u8>, at: usize },
+    #[error("odd number of components in label string {}", quote(.0))]
+    OddComponents(Vec<u8>),
+    #[error("improper label name {}", quote(.0))]
+    ImproperName(Vec<u8>),
+    #[error("invalid base64 encoding for label {name}={}: illegal base64 data at input byte {at}", quote(.value))]
+    ValueNotBase64 { name: String, value: Vec<u8>, at: usize },
+    #[error("value of label {} is not valid utf8: {}", quote(.name.as_bytes()), quote(.value))]
+    ValueNotUtf8 { name: String, value: Vec<u8> },
+}
+
+impl GroupingKey {
+    /// Makes a key from a job and other labels; of two with one name the last counts, and `job` is always the first
+    /// argument.
+    pub fn new<N: Into<String>, V: Into<String>>(
+        job: &str,
+        labels: impl IntoIterator<Item = (N, V)>,
+    ) -> Self {
+        let mut pairs: BTreeMap<String, String> =
+            labels.into_iter().map(|(name, value)| (name.into(), value.into())).collect();
+        pairs.insert(JOB_LABEL.to_owned(), job.to_owned());
+        Self(Labels::from_pairs(pairs))
+    }
+
+    /// Reads the decoded path behind `/metrics/job` or `/metrics/job@base64`: the job's segment, and the rest from its
+    /// first slash on.
+    ///
+    /// # Errors
+    /// What the URL is to be refused for.
+    pub fn from_path(
+        job: &[u8],
+        base64: bool,
+        rest: &[u8],
+        validation: Validation,
+    ) -> Result<Self, GroupingError> {
+        let job = if base64 {
+            decode_base64(job).map_err(|(decoded, at)| GroupingError::JobNotBase64 { decoded, at })?
+        } else {
+            job.to_vec()
+        };
+        let labels = split_labels(rest, validation)?;
+        if job.is_empty() {
+            return Err(GroupingError::NoJob);
+        }
+        Ok(Self::new(&into_text(JOB_LABEL, job)?, labels))
+    }
+
+    /// The path behind `/metrics`, percent-encoded: `/job/a/instance/b`.
+    pub fn to_path(&self) -> String {
+        let mut path = String::new();
+        push_pair(&mut path, JOB_LABEL, self.job());
+        for (name, value) in self.0.iter().filter(|(name, _)| *name != JOB_LABEL) {
+            push_pair(&mut path, name, value);
+        }
+        path
+    }
+
+    /// Value of the `job` label.
+    pub fn job(&self) -> &str {
+        self.0.get(JOB_LABEL).expect("every constructor adds the job")
+    }
+
+    /// All labels, ordered by name.
+    pub fn labels(&self) -> &Labels {
+        &self.0
+    }
+}
+
+impl fmt::Debug for GroupingKey {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.fmt(f)
+    }
+}
+
+fn push_pair(path: &mut String, name: &str, value: &str) {
+    path.push('/');
+    path.extend(utf8_percent_encode(name, SEGMENT));
+    // An empty segment would be cleaned away, and so would dots; a slash would split.
+    let plain = !value.is_empty() && !value.contains('/') && value != "." && value != "..";
+    if plain {
+        path.push('/');
+        path.extend(utf8_percent_encode(value, SEGMENT));
+    } else {
+        path.push_str(BASE64_SUFFIX);
+        path.push('/');
+        // `=` alone stands for the empty value.
+        let encoded = BASE64.encode(value);
+        path.push_str(if encoded.is_empty() { "=" } else { &encoded });
+    }
+}
+
+fn split_labels(rest: &[u8], validation: Validation) -> Result<Vec<(String, String)>, GroupingError> {
+    let mut labels = Vec::new();
+    if rest.len() <= 1 {
+        return Ok(labels);
+    }
+    let components: Vec<&[u8]> = rest[1..].split(|b| *b == b'/').collect();
+    let (pairs, odd) = components.as_chunks::<2>();
+    if !odd.is_empty() {
+        return Err(GroupingError::OddComponents(rest.to_vec()));
+    }
+    for [name, value] in pairs {
+        let plain = name.strip_suffix(BASE64_SUFFIX.as_bytes());
+        let name = label_name(plain.unwrap_or(name), validation)?;
+        let value = match plain {
+            None => value.to_vec(),
+            Some(_) => decode_base64(value).map_err(|(_, at)| GroupingError::ValueNotBase64 {
+                name: name.clone(),
+                value: value.to_vec(),
+                at,
+            })?,
+        };
+        let value = into_text(&name, value)?;
+        labels.push((name, value));
+    }
+    Ok(labels)
+}
+
+fn label_name(name: &[u8], validation: Validation) -> Result<String, GroupingError> {
+    let improper = || GroupingError::ImproperName(name.to_vec());
+    let text = std::str::from_utf8(name).map_err(|_| improper())?;
+    let plain = match validation {
+        Validation::Legacy => text.into(),
+        Validation::Utf8 => unescape_values(text),
+    };
+    // The unescaped name counts as well: a reserved name must not come in disguise.
+    if !validation.is_label_name(&plain)
+        || text.starts_with(RESERVED_PREFIX)
+        || plain.starts_with(RESERVED_PREFIX)
+    {
+        return Err(improper());
+    }
+    Ok(plain.into_owned())
+}
+
+fn into_text(name: &str, value: Vec<u8>) -> Result<String, GroupingError> {
+    String::from_utf8(value)
+        .map_err(|e| GroupingError::ValueNotUtf8 { name: name.to_owned(), value: e.into_bytes() })
+}
+
+/// Decodes after removing trailing `=`. A fault gives the bytes decoded before it and its place, as Go reports them.
+fn decode_base64(text: &[u8]) -> Result<Vec<u8>, (Vec<u8>, usize)> {
+    let end = text.iter().rposition(|b| *b != b'=').map_or(0, |last| last + 1);
+    let text = &text[..end];
+    BASE64.decode(text).map_err(|error| {
+        let at = match error {
+            base64::DecodeError::InvalidByte(at, _) | base64::DecodeError::InvalidLastSymbol(at, _) => at,
+            // One character is left over.
+            base64::DecodeError::InvalidLength(_) | base64::DecodeError::InvalidPadding => {
+                text.len() - text.len() % 4
+            }
+        };
+        // Go decodes groups of four up to the fault.
+        let whole = at - at % 4;
+        (BASE64.decode(&text[..whole]).unwrap_or_default(), at)
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn read(path: &str, validation: Validation) -> Result<GroupingKey, String> {
+        let decoded: Vec<u8> = percent_encoding::percent_decode_str(path).collect();
+        let rest = &decoded[1..];
+        let first = rest.iter().position(|b| *b == b'/').unwrap();
+        let (head, tail) = rest.split_at(first);
+        let tail = &tail[1..];
+        let end = tail.iter().position(|b| *b == b'/').unwrap_or(tail.len());
+        GroupingKey::from_path(&tail[..end], head.ends_with(b"@base64"), &tail[end..], validation)
+            .map_err(|e| e.to_string())
+    }
+
+    fn key(labels: &[(&str, &str)]) -> GroupingKey {
+        GroupingKey(Labels::from_pairs(labels.iter().copied()))
+    }
+
+    #[test]
+    fn paths_give_keys() {
+        let ok: [(&str, &[(&str, &str)]); 15] = [
+            ("/job/x", &[("job", "x")]),
+            ("/job/x/", &[("job", "x")]),
+            ("/job/x/instance/", &[("instance", ""), ("job", "x")]),
+            ("/job/x/b/1/a/2", &[("a", "2"), ("b", "1"), ("job", "x")]),
+            ("/job/x/a/1/a/2", &[("a", "2"), ("job", "x")]),
+            ("/job/x/job/y", &[("job", "x")]),
+            ("/job/%CE%A0/name/%CE%A0", &[("job", "Π"), ("name", "Π")]),
+            ("/job/a+b/c/d%20e", &[("c", "d e"), ("job", "a+b")]),
+            ("/job/x/a/%00%0A", &[("a", "\0\n"), ("job", "x")]),
+            ("/job/x/a@base64/=", &[("a", ""), ("job", "x")]),
+            ("/job/x/a@base64/", &[("a", ""), ("job", "x")]),
+            ("/job@base64/L3Zhci90bXA=", &[("job", "/var/tmp")]),
+            ("/job@base64/L3Zhci90bXA", &[("job", "/var/tmp")]),
+            ("/job%40base64/L3Zhci90bXA====", &[("job", "/var/tmp")]),
+            ("/job/x/a%40base64/YQ", &[("a", "a"), ("job", "x")]),
+        ];
+        for (path, labels) in ok {
+            assert_eq!(read(path, Validation::Legacy), Ok(key(labels)), "{path}");
+        }
+    }
+
+    #[test]
+    fn faults_have_the_pushgateways_words() {
+        for (path, error) in [
+            ("/job/x/a", r#"odd number of components in label string "/a""#),
+            ("/job/x/a/b/", r#"odd number of components in label string "/a/b/""#),
+            ("/job/x/a%2Fb/c", r#"odd number of components in label string "/a/b/c""#),
+            ("/job/x/1a/b", r#"improper label name "1a""#),
+            ("/job/x/__foo/b", r#"improper label name "__foo""#),
+            ("/job/x/a@base64@base64/b", r#"improper label name "a@base64""#),
+            ("/job/x/@base64/x", r#"improper label name """#),
+            ("/job/x/a.b/x", r#"improper label name "a.b""#),
+            (
+                "/job@base64/e",
+                r#"invalid base64 encoding in job name "": illegal base64 data at input byte 0"#,
+            ),
+            (
+                "/job@base64/L3Zhci90bXA+/x/y",
+                r#"invalid base64 encoding in job name "/var/t": illegal base64 data at input byte 11"#,
+            ),
+            ("/job@base64/=", "job name is required"),
+            (
+                "/job/x/a@base64/!",
+                r#"invalid base64 encoding for label a="!": illegal base64 data at input byte 0"#,
+            ),
+            ("/job/%FF", r#"value of label "job" is not valid utf8: "\xff""#),
+            ("/job/x/a@base64/_w", r#"value of label "a" is not valid utf8: "\xff""#),
+        ] {
+            assert_eq!(read(path, Validation::Legacy), Err(error.to_owned()), "{path}");
+        }
+    }
+
+    #[test]
+    fn utf8_names_are_unescaped() {
+        let utf8 = Validation::Utf8;
+        for (path, labels) in [
+            ("/job/x/U__foo_2e_bar/1", [("foo.bar", "1"), ("job", "x")]),
+            ("/job/x/foo.bar/1", [("foo.bar", "1"), ("job", "x")]),
+            ("/job/x/U__in_xxx_valid/1", [("U__in_xxx_valid", "1"), ("job", "x")]),
+            ("/job/x/a%20b/1", [("a b", "1"), ("job", "x")]),
+        ] {
+            assert_eq!(read(path, utf8), Ok(key(&labels)), "{path}");
+        }
+        assert_eq!(read("/job/x/U__job/b", utf8), Ok(key(&[("job", "x")])));
+        assert_eq!(read("/job/x/U__/b", utf8), Err(r#"improper label name "U__""#.to_owned()));
+        assert_eq!(read("/job/x/U______foo/b", utf8), Err(r#"improper label name "U______foo""#.to_owned()));
+    }
+
+    #[test]
+    fn keys_give_paths() {
+        let key =
+            GroupingKey::new("a b", [("path", "/var/tmp"), ("empty", ""), ("dots", ".."), ("n", "ü+%")]);
+        assert_eq!(
+            key.to_path(),
+            "/job/a%20b/dots@base64/Li4/empty@base64/=/n/%C3%BC%2B%25/path@base64/L3Zhci90bXA"
+        );
+    }
+
+    proptest::proptest! {
+        #[test]
+        fn a_key_survives_its_path(job in ".{1,12}", labels in proptest::collection::vec(("[a-z]{1,3}", ".{0,12}"), 0..4)) {
+            let key = GroupingKey::new(&job, labels);
+            proptest::prop_assert_eq!(read(&key.to_path(), Validation::Legacy), Ok(key));
+        }
+
+        #[test]
+        fn no_path_panics(job: Vec<u8>, base64: bool, rest: Vec<u8>, utf8: bool) {
+            let validation = if utf8 { Validation::Utf8 } else { Validation::Legacy };
+            let _ = GroupingKey::from_path(&job, base64, &rest, validation);
+        }
+    }
+}

@@ -1,0 +1,3 @@
+//! jobmon
+pub mod exposition;
+pub mod grouping;
