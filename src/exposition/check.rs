@@ -138,6 +138,24 @@ pub trait Exposed {
     fn has_series(&self, fingerprint: Fingerprint) -> bool;
 }
 
+/// Nothing is exposed yet.
+#[derive(Debug, Clone, Copy)]
+pub struct Nothing;
+
+impl Exposed for Nothing {
+    fn family(&self, _: &str) -> Option<(&str, MetricType)> {
+        None
+    }
+
+    fn own(&self, _: &str) -> Option<MetricType> {
+        None
+    }
+
+    fn has_series(&self, _: Fingerprint) -> bool {
+        false
+    }
+}
+
 /// Judges families that [`complete`] has been applied to; costs what they hold, however much is exposed.
 /// Returns the fingerprints of each family's series.
 ///
@@ -157,6 +175,23 @@ pub fn check(
         1 => Err(check.faults.swap_remove(0)),
         _ => Err(Inconsistent::Several(check.faults)),
     }
+}
+
+/// Parts families that can be exposed together from those that cannot, and tells why not; of two that collide the first stays.
+pub fn keep_exposable(families: Vec<MetricFamily>) -> (Vec<MetricFamily>, Vec<Inconsistent>) {
+    let (good, faults) = {
+        let mut check =
+            Check { exposed: &Nothing, names: HashMap::new(), series: HashSet::new(), faults: Vec::new() };
+        let mut good = Vec::with_capacity(families.len());
+        for family in &families {
+            let before = check.faults.len();
+            check.family(family);
+            good.push(check.faults.len() == before);
+        }
+        (good, check.faults)
+    };
+    let kept = families.into_iter().zip(good).filter_map(|(family, good)| good.then_some(family)).collect();
+    (kept, faults)
 }
 
 struct Check<'a, E> {

@@ -10,6 +10,7 @@ pub mod check;
 pub mod family;
 pub mod labels;
 pub mod protobuf;
+pub mod registry;
 pub mod text;
 
 pub use family::{Metric, MetricFamily, MetricType, Value};

@@ -1,0 +1,318 @@
+//! Every flag and variable of both faces, as they are written; nothing is judged here.
+//!
+//! The options of the supervisor are a table, because each has a twin in the environment (and, one day, in a file):
+//! `--push-url` is `JOBMON_PUSH_URL`.
+
+use std::collections::BTreeMap;
+use std::ffi::OsString;
+
+use clap::{Arg, ArgAction, ArgMatches, Command, value_parser};
+
+/// What the command line asks for.
+#[derive(Debug)]
+pub enum Call {
+    /// Run a command under supervision.
+    Run(RunCall),
+    /// Be the gateway.
+    Gateway(GatewayCall),
+}
+
+/// A call of the supervisor.
+#[derive(Debug)]
+pub struct RunCall {
+    /// The options that were given.
+    pub given: Given,
+    /// The command and its arguments; never empty.
+    pub command: Vec<OsString>,
+    /// How often `-v` was given.
+    pub verbose: u8,
+    /// Whether `-q` was given.
+    pub quiet: bool,
+}
+
+/// A call of the gateway.
+#[derive(Debug)]
+pub struct GatewayCall {
+    /// `--web.listen-address`, at least one.
+    pub listen: Vec<String>,
+    /// `--log.level`.
+    pub log_level: String,
+}
+
+/// Options with their values, by their long names.
+pub type Given = BTreeMap<&'static str, Vec<OsString>>;
+
+/// An option of the supervisor.
+#[derive(Debug)]
+pub struct RunOption {
+    /// The long name, without dashes.
+    pub name: &'static str,
+    /// What values it takes.
+    pub takes: Takes,
+    /// What it does, for `--help`.
+    pub help: &'static str,
+}
+
+/// What values an option takes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Takes {
+    /// None: it is there or it is not.
+    Nothing,
+    /// One.
+    One(&'static str),
+    /// One after `=`, or none.
+    Optional(&'static str),
+    /// One each time it is given; in the environment, parted by commas.
+    Many(&'static str),
+}
+
+impl RunOption {
+    /// The option's name in the environment.
+    pub fn variable(&self) -> String {
+        format!("JOBMON_{}", self.name.to_uppercase().replace('-', "_"))
+    }
+}
+
+const fn option(name: &'static str, takes: Takes, help: &'static str) -> RunOption {
+    RunOption { name, takes, help }
+}
+
+/// The options of the supervisor, in the order of the documentation.
+pub const RUN_OPTIONS: &[RunOption] = &[
+    option(
+        "job",
+        Takes::One("NAME"),
+        "Value of the `job` label [default: file name of COMMAND without its extension]",
+    ),
+    option(
+        "instance",
+        Takes::Optional("NAME"),
+        "Adds `instance` to the grouping key; without NAME, the host name",
+    ),
+    option("grouping", Takes::Many("NAME=VALUE"), "Adds a label to the grouping key (repeatable)"),
+    option("label", Takes::Many("NAME=VALUE"), "Puts a label on every sample (repeatable)"),
+    option(
+        "push-url",
+        Takes::Many("URL"),
+        "Pushgateway-compatible server: http://, https:// or unix:/PATH (repeatable) [default: http://127.0.0.1:9091]",
+    ),
+    option("textfile-dir", Takes::One("DIR"), "Writes DIR/jobmon_<job>.prom for node exporter"),
+    option("no-push", Takes::Nothing, "No push at all"),
+    option(
+        "push-deadline",
+        Takes::One("DURATION"),
+        "Total time that delivery may take after the command has ended [default: 10s]",
+    ),
+    option(
+        "push-interval",
+        Takes::One("DURATION"),
+        "Push this often while the command runs; 0: only at start and end [default: 15s]",
+    ),
+    option(
+        "metrics",
+        Takes::One("fifo|file|off"),
+        "What $JOBMON_METRICS names, for the command to write metrics into [default: fifo]",
+    ),
+    option(
+        "dry-run",
+        Takes::Nothing,
+        "Runs the command, sends nothing, prints what would have been delivered",
+    ),
+    option("log-level", Takes::One("LEVEL"), "off, error, warn, info or debug [default: warn]"),
+];
+
+const COMMAND: &str = "command";
+const LISTEN: &str = "web.listen-address";
+const LOG_LEVEL: &str = "log.level";
+
+/// Reads a command line; the first argument is the program's name.
+///
+/// # Errors
+/// What is wrong with it, or the text that `--help` and `--version` ask for.
+pub fn parse(args: Vec<OsString>) -> Result<Call, clap::Error> {
+    let mut args = args;
+    let face = args.get(1).and_then(|word| word.to_str()).unwrap_or_default();
+    if face == "gateway" {
+        args.remove(1);
+        let matches = gateway_command().try_get_matches_from(args)?;
+        return Ok(Call::Gateway(gateway_call(&matches)));
+    }
+    if face == "run" {
+        args.remove(1);
+    }
+    let matches = run_command().try_get_matches_from(args)?;
+    Ok(Call::Run(run_call(&matches)))
+}
+
+fn run_command() -> Command {
+    let options = RUN_OPTIONS.iter().map(|option| {
+        let arg =
+            Arg::new(option.name).long(option.name).help(option.help).value_parser(value_parser!(OsString));
+        match option.takes {
+            Takes::Nothing => arg.action(ArgAction::SetTrue).value_parser(value_parser!(bool)),
+            Takes::One(value) => arg.value_name(value).allow_hyphen_values(true),
+            Takes::Optional(value) => {
+                arg.value_name(value).num_args(0..=1).require_equals(true).default_missing_value("")
+            }
+            Takes::Many(value) => arg.value_name(value).action(ArgAction::Append).allow_hyphen_values(true),
+        }
+    });
+    Command::new("jobmon")
+        .version(env!("CARGO_PKG_VERSION"))
+        .about("Runs COMMAND, records how it went, and delivers that and its metrics to Prometheus")
+        .override_usage("jobmon [OPTIONS] [--] COMMAND [ARG]...\n       jobmon gateway [FLAGS]")
+        .after_help(
+            "Every option has a variable: --push-url is JOBMON_PUSH_URL. The exit code is the command's own; 128+n where \
+             signal n killed it, 125 jobmon was called wrongly, 126 not executable, 127 not found.",
+        )
+        .args_override_self(true)
+        .args(options)
+        .arg(Arg::new("verbose").short('v').action(ArgAction::Count).help("Says more: -v info, -vv debug"))
+        .arg(Arg::new("quiet").short('q').action(ArgAction::SetTrue).help("Says only what was lost"))
+        .arg(
+            Arg::new(COMMAND)
+                .value_name("COMMAND")
+                .required(true)
+                .num_args(1..)
+                .trailing_var_arg(true)
+                .value_parser(value_parser!(OsString))
+                .help("The command and its arguments; no shell is involved"),
+        )
+}
+
+fn run_call(matches: &ArgMatches) -> RunCall {
+    let mut given = Given::new();
+    for option in RUN_OPTIONS {
+        if option.takes == Takes::Nothing {
+            if matches.get_flag(option.name) {
+                given.insert(option.name, vec![OsString::from("true")]);
+            }
+        } else if let Some(values) = matches.get_many::<OsString>(option.name) {
+            given.insert(option.name, values.cloned().collect());
+        }
+    }
+    RunCall {
+        given,
+        command: matches.get_many::<OsString>(COMMAND).into_iter().flatten().cloned().collect(),
+        verbose: matches.get_count("verbose"),
+        quiet: matches.get_flag("quiet"),
+    }
+}
+
+fn gateway_command() -> Command {
+    Command::new("jobmon gateway")
+        .bin_name("jobmon gateway")
+        .version(env!("CARGO_PKG_VERSION"))
+        .about("Takes pushed metrics and serves them to Prometheus, in place of a Pushgateway")
+        .args_override_self(true)
+        .arg(
+            Arg::new(LISTEN)
+                .long(LISTEN)
+                .value_name("ADDRESS")
+                .action(ArgAction::Append)
+                .default_value(":9091")
+                .help("Address to listen on (repeatable)"),
+        )
+        .arg(
+            Arg::new(LOG_LEVEL)
+                .long(LOG_LEVEL)
+                .value_name("LEVEL")
+                .default_value("info")
+                .value_parser(["debug", "info", "warn", "error"])
+                .help("Messages of this level and above are shown"),
+        )
+}
+
+fn gateway_call(matches: &ArgMatches) -> GatewayCall {
+    GatewayCall {
+        listen: matches.get_many::<String>(LISTEN).into_iter().flatten().cloned().collect(),
+        log_level: matches.get_one::<String>(LOG_LEVEL).cloned().unwrap_or_default(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn parse_words(words: &[&str]) -> Result<Call, clap::Error> {
+        parse(std::iter::once("jobmon").chain(words.iter().copied()).map(OsString::from).collect())
+    }
+
+    fn run(words: &[&str]) -> RunCall {
+        match parse_words(words) {
+            Ok(Call::Run(call)) => call,
+            other => panic!("{words:?}: {other:?}"),
+        }
+    }
+
+    #[test]
+    fn options_end_at_the_command() {
+        for words in [
+            &["--job", "x", "--", "ls", "-l", "--job", "y"][..],
+            &["--job", "x", "ls", "-l", "--job", "y"],
+            &["run", "--job=x", "ls", "-l", "--job", "y"],
+        ] {
+            let call = run(words);
+            assert_eq!(call.command, ["ls", "-l", "--job", "y"]);
+            assert_eq!(call.given["job"], ["x"]);
+        }
+        assert_eq!(run(&["--", "gateway"]).command, ["gateway"]);
+        assert_eq!(run(&["--", "--", "x"]).command, ["--", "x"]);
+        assert_eq!(run(&["--", "", " "]).command, ["", " "]);
+        assert_eq!(run(&["-vv", "x"]).verbose, 2);
+    }
+
+    #[test]
+    fn options_take_their_values() {
+        let call = run(&[
+            "--instance",
+            "--label",
+            "a=1",
+            "--label=b=2",
+            "--job",
+            "-x",
+            "--job",
+            "y",
+            "--no-push",
+            "true",
+        ]);
+        assert_eq!(call.given["instance"], [""]);
+        assert_eq!(call.given["label"], ["a=1", "b=2"]);
+        assert_eq!(call.given["job"], ["y"]);
+        assert_eq!(call.given["no-push"], ["true"]);
+        assert_eq!(run(&["--instance=h", "true"]).given["instance"], ["h"]);
+    }
+
+    #[test]
+    fn wrong_calls_are_refused() {
+        for words in [
+            &[][..],
+            &["--"],
+            &["--nonsense", "x"],
+            &["--job"],
+            &["run"],
+            &["-x", "true"],
+            &["--no-push=x", "y"],
+        ] {
+            assert!(parse_words(words).is_err(), "{words:?}");
+        }
+    }
+
+    #[test]
+    fn the_gateway_has_flags_of_its_own() {
+        let Ok(Call::Gateway(call)) =
+            parse_words(&["gateway", "--web.listen-address=:1", "--web.listen-address", ":2"])
+        else {
+            panic!("a gateway call")
+        };
+        assert_eq!(call.listen, [":1", ":2"]);
+        assert!(parse_words(&["gateway", "--job", "x"]).is_err());
+    }
+
+    #[test]
+    fn options_have_variables() {
+        assert_eq!(RUN_OPTIONS[4].variable(), "JOBMON_PUSH_URL");
+        run_command().debug_assert();
+        gateway_command().debug_assert();
+    }
+}

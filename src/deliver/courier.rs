@@ -1,0 +1,281 @@
+//! The thread that delivers.
+//!
+//! Each sink has a lane, and lanes do not wait for each other. Of reports that come in while a lane is busy only the newest
+//! counts. The last report always arrives last: a lane that is busy with an earlier one lets it end, or gives it up after
+//! [`PROGRESS_GRACE`].
+
+use std::io;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use bytes::Bytes;
+use tokio::sync::watch;
+use tracing::{debug, error, info, warn};
+
+use super::backoff::Backoff;
+use super::push::{PushClient, PushError};
+use super::target::Target;
+use super::textfile::Textfile;
+use super::{Report, body};
+use crate::grouping::GroupingKey;
+
+/// How long an attempt to push a run's progress may take; there will be another one.
+const PROGRESS_MAX: Duration = Duration::from_secs(5);
+/// How long such an attempt may go on after the command has ended.
+const PROGRESS_GRACE: Duration = Duration::from_secs(1);
+/// An attempt may take this part of the time that is left, so that there is time for another one...
+const ATTEMPT_PARTS: u32 = 2;
+/// ... but not less than this, if there is so much.
+const ATTEMPT_MIN: Duration = Duration::from_secs(2);
+
+/// Where the reports of one run go.
+#[derive(Debug)]
+pub struct Sinks {
+    /// The group.
+    pub key: GroupingKey,
+    /// Servers to push to.
+    pub targets: Vec<Target>,
+    /// Node exporter's directory.
+    pub textfile_dir: Option<PathBuf>,
+}
+
+/// Handle to the thread.
+pub struct Courier {
+    orders: watch::Sender<Order>,
+}
+
+/// What the lanes are to do.
+#[derive(Debug, Clone)]
+struct Order {
+    report: Option<Arc<Report>>,
+    /// When delivery must have ended; set with the last report.
+    deadline: Option<Instant>,
+}
+
+impl Courier {
+    /// Starts the thread. `done` is called on it when the last report has been delivered, or given up, everywhere.
+    ///
+    /// # Errors
+    /// Why there is no thread.
+    pub fn start(sinks: Sinks, done: impl FnOnce() + Send + 'static) -> io::Result<Self> {
+        let (orders, inbox) = watch::channel(Order { report: None, deadline: None });
+        std::thread::Builder::new().name("courier".to_owned()).spawn(move || {
+            match tokio::runtime::Builder::new_current_thread().enable_all().build() {
+                Ok(runtime) => {
+                    runtime.block_on(deliver(sinks, inbox));
+                    // A write to a file system that hangs must hold nobody up.
+                    runtime.shutdown_background();
+                }
+                Err(error) => error!(%error, "cannot deliver anything"),
+            }
+            done();
+        })?;
+        Ok(Self { orders })
+    }
+
+    /// Delivers a report if nothing newer comes; once, without insisting.
+    pub fn progress(&self, report: Report) {
+        self.orders.send_modify(|order| order.report = Some(Arc::new(report)));
+    }
+
+    /// Delivers the last report, trying again until the deadline.
+    pub fn finish(&self, report: Report, deadline: Instant) {
+        self.orders
+            .send_modify(|order| *order = Order { report: Some(Arc::new(report)), deadline: Some(deadline) });
+    }
+
+    /// Brings the deadline forward.
+    pub fn hurry(&self, deadline: Instant) {
+        self.orders.send_modify(|order| order.deadline = order.deadline.map(|old| old.min(deadline)));
+    }
+}
+
+/// Runs all lanes to their ends.
+async fn deliver(sinks: Sinks, inbox: watch::Receiver<Order>) {
+    let mut lanes = tokio::task::JoinSet::new();
+    for target in sinks.targets {
+        lanes.spawn(push_lane(target, sinks.key.clone(), inbox.clone()));
+    }
+    if let Some(dir) = sinks.textfile_dir {
+        lanes.spawn(textfile_lane(Textfile::new(dir, sinks.key), inbox));
+    }
+    while lanes.join_next().await.is_some() {}
+}
+
+/// The next report, and whether it is the last; `None` when there will be no more.
+async fn next(inbox: &mut watch::Receiver<Order>) -> Option<(Arc<Report>, bool)> {
+    inbox.changed().await.ok()?;
+    let order = inbox.borrow_and_update();
+    Some((order.report.clone()?, order.deadline.is_some()))
+}
+
+/// Ends when the deadline is over, wherever it is moved to; never before the last report is there.
+async fn deadline(mut inbox: watch::Receiver<Order>) {
+    loop {
+        let at = inbox.borrow_and_update().deadline;
+        let over = async {
+            match at {
+                Some(at) => tokio::time::sleep_until(at.into()).await,
+                None => std::future::pending().await,
+            }
+        };
+        tokio::select! {
+            () = over => return,
+            changed = inbox.changed() => if changed.is_err() { return },
+        }
+    }
+}
+
+async fn push_lane(target: Target, key: GroupingKey, mut inbox: watch::Receiver<Order>) {
+    let client = match PushClient::new(&target, &key) {
+        Ok(client) => client,
+        Err(error) => return error!(url = %target, %error, "cannot push"),
+    };
+    while let Some((report, is_last)) = next(&mut inbox).await {
+        if is_last {
+            return push_last(&client, &target, &report, &inbox).await;
+        }
+        let ended = inbox.clone();
+        let attempt = tokio::time::timeout(PROGRESS_MAX, push_once(&client, &target, &report));
+        tokio::select! {
+            result = attempt => match result {
+                Ok(Ok(())) => {}
+                Ok(Err(error)) => debug!(url = %target, %error, "progress not pushed"),
+                Err(_) => debug!(url = %target, "progress not pushed in time"),
+            },
+            () = grace(ended) => debug!(url = %target, "progress not pushed before the end"),
+        }
+    }
+}
+
+/// Ends some time after the last report has come in.
+async fn grace(mut inbox: watch::Receiver<Order>) {
+    let ended = inbox.wait_for(|order| order.deadline.is_some()).await.is_ok();
+    if !ended {
+        std::future::pending::<()>().await;
+    }
+    tokio::time::sleep(PROGRESS_GRACE).await;
+}
+
+/// Pushes a report, and without the command's metrics if the server finds fault with it.
+async fn push_once(client: &PushClient, target: &Target, report: &Report) -> Result<(), PushError> {
+    match client.post(body(&report.families)).await {
+        Err(error) if error.is_bad_request() => match &report.without_command {
+            Some(families) => {
+                warn!(url = %target, %error, "the command's metrics were refused, pushing without them");
+                client.post(body(families)).await
+            }
+            None => Err(error),
+        },
+        result => result,
+    }
+}
+
+async fn push_last(client: &PushClient, target: &Target, report: &Report, inbox: &watch::Receiver<Order>) {
+    let start = Instant::now();
+    let mut attempts = Attempts { count: 0, last: None };
+    let result = tokio::select! {
+        result = attempts.run(client, target, report, inbox) => result,
+        () = deadline(inbox.clone()) => Err(attempts.last.take()),
+    };
+    let (attempts, took) = (attempts.count, humantime::format_duration(round(start.elapsed())));
+    match result {
+        Ok(()) => info!(url = %target, attempts, %took, "pushed"),
+        Err(error) => {
+            let error = error.map_or_else(|| "no answer".to_owned(), |error| error.to_string());
+            error!(url = %target, error, attempts, %took, "the result of the run could not be pushed");
+        }
+    }
+}
+
+fn round(duration: Duration) -> Duration {
+    Duration::from_millis(u64::try_from(duration.as_millis()).unwrap_or(u64::MAX))
+}
+
+struct Attempts {
+    count: u32,
+    last: Option<PushError>,
+}
+
+impl Attempts {
+    /// Tries until it works, or until it is clear that it will not.
+    async fn run(
+        &mut self,
+        client: &PushClient,
+        target: &Target,
+        report: &Report,
+        inbox: &watch::Receiver<Order>,
+    ) -> Result<(), Option<PushError>> {
+        let mut backoff = Backoff::new();
+        loop {
+            self.count += 1;
+            let left = || {
+                inbox
+                    .borrow()
+                    .deadline
+                    .map_or(Duration::MAX, |at| at.saturating_duration_since(Instant::now()))
+            };
+            let attempt_max = (left() / ATTEMPT_PARTS).max(ATTEMPT_MIN);
+            let error = match tokio::time::timeout(attempt_max, push_once(client, target, report)).await {
+                Ok(Ok(())) => return Ok(()),
+                Ok(Err(error)) if !error.is_retryable() => return Err(Some(error)),
+                Ok(Err(error)) => error,
+                Err(_) => PushError::NoAnswer("no answer in time".to_owned()),
+            };
+            debug!(url = %target, %error, attempt = self.count, "push failed");
+            let pause = backoff.pause(random(), error.retry_after());
+            if pause >= left() {
+                return Err(Some(error));
+            }
+            self.last = Some(error);
+            tokio::time::sleep(pause).await;
+        }
+    }
+}
+
+/// A number from 0 to 1 that differs from process to process.
+fn random() -> f64 {
+    use std::hash::{BuildHasher as _, RandomState};
+    RandomState::new().hash_one(Instant::now()) as f64 / u64::MAX as f64
+}
+
+async fn textfile_lane(file: Textfile, mut inbox: watch::Receiver<Order>) {
+    while let Some((report, is_last)) = next(&mut inbox).await {
+        let writer = file.clone();
+        let writing = tokio::task::spawn_blocking(move || writer.write(&report));
+        let result = tokio::select! {
+            result = writing => result.unwrap_or_else(|_| Err(io::Error::other("the write was given up"))),
+            () = deadline(inbox.clone()) => Err(io::ErrorKind::TimedOut.into()),
+        };
+        let path = file.path();
+        match result {
+            Ok(()) => debug!(path = %path.display(), "textfile written"),
+            Err(error) if is_last => {
+                error!(path = %path.display(), %error, "the result of the run could not be written, see --textfile-dir");
+            }
+            Err(error) => debug!(path = %path.display(), %error, "textfile not written"),
+        }
+        if is_last {
+            return;
+        }
+    }
+}
+
+/// What would be delivered, for `--dry-run`.
+pub fn describe(sinks: &Sinks, report: &Report) -> String {
+    let mut text = String::new();
+    let body: Bytes = body(&report.families);
+    for target in &sinks.targets {
+        let mut url = target.push_url(&sinks.key);
+        let _ = url.set_username("");
+        let _ = url.set_password(None);
+        text.push_str(&format!("jobmon: would POST to {url}\n"));
+    }
+    if let Some(dir) = &sinks.textfile_dir {
+        let file = Textfile::new(dir.clone(), sinks.key.clone());
+        text.push_str(&format!("jobmon: would write {}\n", file.path().display()));
+    }
+    text.push_str(&String::from_utf8_lossy(&body));
+    text
+}

@@ -1,0 +1,37 @@
+//! Names looked up without the C library's NSS modules, which a static binary cannot load.
+
+use std::net::SocketAddr;
+use std::sync::OnceLock;
+
+use hickory_resolver::TokioResolver;
+use reqwest::dns::{Addrs, Name, Resolve, Resolving};
+
+/// Asks the servers of `/etc/resolv.conf`, after `/etc/hosts`. Nothing is read before the first name is looked up, and no
+/// server is asked that the system does not name.
+#[derive(Debug, Default)]
+pub(super) struct SystemDns {
+    resolver: OnceLock<TokioResolver>,
+}
+
+impl SystemDns {
+    fn resolver(&self) -> Result<TokioResolver, Box<dyn std::error::Error + Send + Sync>> {
+        if let Some(resolver) = self.resolver.get() {
+            return Ok(resolver.clone());
+        }
+        let resolver = TokioResolver::builder_tokio()
+            .and_then(hickory_resolver::ResolverBuilder::build)
+            .map_err(|error| format!("cannot read /etc/resolv.conf: {error}"))?;
+        Ok(self.resolver.get_or_init(|| resolver).clone())
+    }
+}
+
+impl Resolve for SystemDns {
+    fn resolve(&self, name: Name) -> Resolving {
+        let resolver = self.resolver();
+        Box::pin(async move {
+            let found = resolver?.lookup_ip(name.as_str()).await?;
+            let addresses: Vec<SocketAddr> = found.iter().map(|ip| SocketAddr::new(ip, 0)).collect();
+            Ok(Box::new(addresses.into_iter()) as Addrs)
+        })
+    }
+}

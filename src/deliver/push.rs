@@ -1,0 +1,158 @@
+//! One push to one server, and what its failure means.
+
+use std::error::Error as _;
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use chrono::{DateTime, Utc};
+use reqwest::header::{CONTENT_TYPE, RETRY_AFTER};
+use reqwest::{Client, Response, StatusCode, Url, redirect};
+use rustls::{ClientConfig, RootCertStore};
+
+use super::dns::SystemDns;
+use super::target::Target;
+use crate::exposition::text;
+use crate::grouping::GroupingKey;
+
+/// Time in which a connection must stand.
+const CONNECT_MAX: Duration = Duration::from_secs(3);
+/// How much of an answer's text is read and shown.
+const ANSWER_BYTES_MAX: usize = 512;
+
+/// A server and a group, ready to push.
+pub(super) struct PushClient {
+    http: Client,
+    url: Url,
+}
+
+/// Why a push was not taken.
+#[derive(Debug, thiserror::Error)]
+pub(super) enum PushError {
+    /// No answer came.
+    #[error("{0}")]
+    NoAnswer(String),
+    /// The server said no.
+    #[error("answered {status}{}{text}", if .text.is_empty() { "" } else { ": " })]
+    Answer { status: StatusCode, text: String, retry_after: Option<Duration> },
+    /// This machine cannot push at all.
+    #[error("{0}")]
+    Client(String),
+}
+
+impl PushError {
+    /// Whether the same push may be taken later.
+    pub(super) fn is_retryable(&self) -> bool {
+        match self {
+            Self::NoAnswer(_) => true,
+            Self::Answer { status, .. } => {
+                status.is_server_error()
+                    || [StatusCode::REQUEST_TIMEOUT, StatusCode::TOO_MANY_REQUESTS].contains(status)
+            }
+            Self::Client(_) => false,
+        }
+    }
+
+    /// Whether the server finds fault with what was pushed.
+    pub(super) fn is_bad_request(&self) -> bool {
+        matches!(self, Self::Answer { status: StatusCode::BAD_REQUEST, .. })
+    }
+
+    /// How long the server asks to be left alone.
+    pub(super) fn retry_after(&self) -> Option<Duration> {
+        match self {
+            Self::Answer { retry_after, .. } => *retry_after,
+            Self::NoAnswer(_) | Self::Client(_) => None,
+        }
+    }
+}
+
+impl PushClient {
+    /// Prepares a client. Root certificates are read only where they are needed, names are looked up only when pushing.
+    ///
+    /// # Errors
+    /// Why no client can be made, such as a TLS set-up that does not work.
+    pub(super) fn new(target: &Target, key: &GroupingKey) -> Result<Self, PushError> {
+        let mut builder = Client::builder()
+            .user_agent(concat!("jobmon/", env!("CARGO_PKG_VERSION")))
+            .redirect(redirect::Policy::none())
+            .connect_timeout(CONNECT_MAX)
+            .http1_only()
+            .dns_resolver(Arc::new(SystemDns::default()))
+            .tls_backend_preconfigured(tls(target.is_tls())?);
+        if target.is_local() {
+            builder = builder.no_proxy();
+        }
+        if let Some(socket) = &target.socket {
+            builder = builder.unix_socket(socket.clone());
+        }
+        let http = builder.build().map_err(|error| PushError::Client(root_cause(&error)))?;
+        Ok(Self { http, url: target.push_url(key) })
+    }
+
+    /// POSTs a body: families of the same names are replaced, the group's others stay.
+    ///
+    /// # Errors
+    /// Why it was not taken.
+    pub(super) async fn post(&self, body: Bytes) -> Result<(), PushError> {
+        let request = self.http.post(self.url.clone()).header(CONTENT_TYPE, text::CONTENT_TYPE).body(body);
+        let response = request.send().await.map_err(|error| PushError::NoAnswer(root_cause(&error)))?;
+        let status = response.status();
+        if status.is_success() {
+            return Ok(());
+        }
+        let retry_after = retry_after(&response, Utc::now());
+        let text = first_line(response).await;
+        Err(PushError::Answer { status, text, retry_after })
+    }
+}
+
+/// TLS with the system's root certificates, or Mozilla's where the system has none, as in an empty container.
+fn tls(with_roots: bool) -> Result<ClientConfig, PushError> {
+    let mut roots = RootCertStore::empty();
+    if with_roots {
+        roots.add_parsable_certificates(rustls_native_certs::load_native_certs().certs);
+        if roots.is_empty() {
+            roots.add_parsable_certificates(webpki_root_certs::TLS_SERVER_ROOT_CERTS.iter().cloned());
+        }
+    }
+    let provider = Arc::new(rustls::crypto::ring::default_provider());
+    let config = ClientConfig::builder_with_provider(provider)
+        .with_safe_default_protocol_versions()
+        .map_err(|error| PushError::Client(error.to_string()))?;
+    Ok(config.with_root_certificates(roots).with_no_client_auth())
+}
+
+/// The innermost error, without URLs, which may hold a password.
+fn root_cause(error: &reqwest::Error) -> String {
+    let mut cause: &dyn std::error::Error = error;
+    while let Some(source) = cause.source() {
+        cause = source;
+    }
+    match error.source() {
+        None => "the request could not be made".to_owned(),
+        Some(_) => cause.to_string(),
+    }
+}
+
+/// `Retry-After` in seconds or as a date (RFC 9110, section 10.2.3).
+fn retry_after(response: &Response, now: DateTime<Utc>) -> Option<Duration> {
+    let value = response.headers().get(RETRY_AFTER)?.to_str().ok()?;
+    if let Ok(seconds) = value.parse() {
+        return Some(Duration::from_secs(seconds));
+    }
+    let date = DateTime::parse_from_rfc2822(value).ok()?;
+    date.signed_duration_since(now).to_std().ok()
+}
+
+async fn first_line(mut response: Response) -> String {
+    let mut text = Vec::new();
+    while text.len() < ANSWER_BYTES_MAX {
+        match response.chunk().await {
+            Ok(Some(chunk)) => text.extend_from_slice(&chunk),
+            Ok(None) | Err(_) => break,
+        }
+    }
+    text.truncate(ANSWER_BYTES_MAX);
+    String::from_utf8_lossy(&text).lines().next().unwrap_or_default().to_owned()
+}

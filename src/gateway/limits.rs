@@ -1,0 +1,16 @@
+//! What a stranger can cost at most.
+
+use std::time::Duration;
+
+/// Bytes of a pushed body.
+pub const BODY_BYTES_MAX: usize = 16 * 1024 * 1024;
+/// Time in which a body must have arrived.
+pub const BODY_READ_MAX: Duration = Duration::from_secs(60);
+/// Time in which the headers of a request must have arrived.
+pub const HEADER_READ_MAX: Duration = Duration::from_secs(15);
+/// Connections at a time; more wait in the kernel's backlog.
+pub const CONNECTIONS_MAX: usize = 16 * 1024;
+/// Time that requests in flight have to end after the gateway was told to.
+pub const DRAIN_MAX: Duration = Duration::from_secs(10);
+/// Bodies from this size on are read and judged on a thread of their own, so that they delay nobody.
+pub const INLINE_BODY_BYTES_MAX: usize = 256 * 1024;

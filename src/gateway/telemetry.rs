@@ -1,0 +1,114 @@
+//! The gateway's own metrics: one struct, one registry, passed in. Names are those of the Pushgateway, so that
+//! dashboards and alerts go on working.
+
+use std::time::Duration;
+
+use prometheus::{IntCounterVec, Opts, Registry};
+
+use super::summary::SummaryVec;
+use crate::exposition::{MetricFamily, MetricType, registry};
+
+/// The metrics that the handlers feed.
+#[derive(Clone)]
+pub struct Telemetry {
+    registry: Registry,
+    requests: IntCounterVec,
+    push_duration: SummaryVec,
+    push_size: SummaryVec,
+}
+
+impl Telemetry {
+    /// A registry with every metric in it.
+    ///
+    /// # Panics
+    /// Never: the names are constant and differ.
+    pub fn new() -> Self {
+        let requests = IntCounterVec::new(
+            Opts::new(
+                "pushgateway_http_requests_total",
+                "Total HTTP requests processed by the Pushgateway, excluding scrapes.",
+            ),
+            &["code", "handler", "method"],
+        )
+        .expect("a valid name");
+        let push_duration = SummaryVec::new(
+            "pushgateway_http_push_duration_seconds",
+            "HTTP request duration for pushes to the Pushgateway.",
+            "method",
+            1e-6,
+        );
+        let push_size = SummaryVec::new(
+            "pushgateway_http_push_size_bytes",
+            "HTTP request size for pushes to the Pushgateway.",
+            "method",
+            1.0,
+        );
+        let registry = Registry::new();
+        let register = |collector: Box<dyn prometheus::core::Collector>| {
+            registry.register(collector).expect("no name is registered twice");
+        };
+        register(Box::new(requests.clone()));
+        register(Box::new(push_duration.clone()));
+        register(Box::new(push_size.clone()));
+        register(Box::new(build_info()));
+        register(Box::new(prometheus::process_collector::ProcessCollector::for_self()));
+        Self { registry, requests, push_duration, push_size }
+    }
+
+    /// Everything as it is now.
+    pub fn gather(&self) -> Vec<MetricFamily> {
+        registry::families(&self.registry.gather())
+    }
+
+    /// Names and types that pushed families must not contradict.
+    pub fn own_types(&self) -> Vec<(String, MetricType)> {
+        // A vector without a child gathers nothing, so those are named here.
+        let mut types: Vec<_> = self.gather().into_iter().map(|family| (family.name, family.kind)).collect();
+        types.push(("pushgateway_http_requests_total".to_owned(), MetricType::Counter));
+        types
+    }
+
+    /// Notes an answered request.
+    pub fn request(&self, handler: &str, method: &str, code: u16) {
+        self.requests
+            .with_label_values(&[code.to_string().as_str(), handler, &method.to_ascii_lowercase()])
+            .inc();
+    }
+
+    /// Notes a push: how long it took, and about how large the whole request was.
+    pub fn push(&self, method: &str, took: Duration, bytes: u64) {
+        let method = method.to_ascii_lowercase();
+        self.push_duration.observe(&method, took.as_secs_f64());
+        self.push_size.observe(&method, bytes as f64);
+    }
+}
+
+impl Default for Telemetry {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+fn build_info() -> prometheus::IntGaugeVec {
+    let labels = ["branch", "goarch", "goos", "goversion", "revision", "tags", "version"];
+    let info = prometheus::IntGaugeVec::new(
+        Opts::new(
+            "pushgateway_build_info",
+            "A metric with a constant '1' value labeled by version, revision, branch, goversion from which \
+             pushgateway was built, and the goos and goarch for the build.",
+        ),
+        &labels,
+    )
+    .expect("a valid name");
+    info.with_label_values(&[
+        "",
+        std::env::consts::ARCH,
+        std::env::consts::OS,
+        "",
+        "",
+        "jobmon",
+        env!("CARGO_PKG_VERSION"),
+    ])
+    .set(1);
+    info
+}

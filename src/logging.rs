@@ -1,0 +1,88 @@
+//! Messages on stderr: `jobmon: …` from the supervisor, whose stderr is the command's, and logfmt from the gateway.
+
+use std::fmt::{self, Write as _};
+
+use chrono::{SecondsFormat, Utc};
+use tracing::field::{Field, Visit};
+use tracing::level_filters::LevelFilter;
+use tracing::{Event, Subscriber};
+use tracing_subscriber::fmt::format::Writer;
+use tracing_subscriber::fmt::{FmtContext, FormatEvent, FormatFields};
+use tracing_subscriber::registry::LookupSpan;
+
+/// How a message looks.
+#[derive(Debug, Clone, Copy)]
+pub enum Style {
+    /// `jobmon: message key=value`.
+    Prefixed,
+    /// `time=… level=… msg="…" key=value`.
+    Logfmt,
+}
+
+/// Sends messages from `level` on to stderr. Only the first call counts.
+pub fn start(style: Style, level: LevelFilter) {
+    let subscriber = tracing_subscriber::fmt()
+        .with_max_level(level)
+        .with_writer(std::io::stderr)
+        .event_format(style)
+        .finish();
+    // A second subscriber is refused; the first goes on.
+    let _ = tracing::subscriber::set_global_default(subscriber);
+}
+
+impl<S, N> FormatEvent<S, N> for Style
+where
+    S: Subscriber + for<'a> LookupSpan<'a>,
+    N: for<'a> FormatFields<'a> + 'static,
+{
+    fn format_event(
+        &self,
+        _: &FmtContext<'_, S, N>,
+        mut writer: Writer<'_>,
+        event: &Event<'_>,
+    ) -> fmt::Result {
+        let mut parts = Parts::default();
+        event.record(&mut parts);
+        match self {
+            Self::Prefixed => writeln!(writer, "jobmon: {}{}", parts.message, parts.fields),
+            Self::Logfmt => {
+                let time = Utc::now().to_rfc3339_opts(SecondsFormat::Millis, true);
+                let level = event.metadata().level();
+                writeln!(writer, "time={time} level={level} msg={:?}{}", parts.message, parts.fields)
+            }
+        }
+    }
+}
+
+/// An event's message and ` key=value` for each field, in quotes where there are blanks.
+#[derive(Default)]
+struct Parts {
+    message: String,
+    fields: String,
+}
+
+impl Visit for Parts {
+    fn record_debug(&mut self, field: &Field, value: &dyn fmt::Debug) {
+        let text = format!("{value:?}");
+        let _ = self.record(field, &text);
+    }
+
+    fn record_str(&mut self, field: &Field, value: &str) {
+        let _ = self.record(field, value);
+    }
+}
+
+impl Parts {
+    fn record(&mut self, field: &Field, text: &str) -> fmt::Result {
+        if field.name() == "message" {
+            return self.message.write_str(text);
+        }
+        let plain = !text.is_empty()
+            && !text.contains(|c: char| c.is_whitespace() || c.is_control() || "\"=".contains(c));
+        if plain {
+            write!(self.fields, " {}={text}", field.name())
+        } else {
+            write!(self.fields, " {}={text:?}", field.name())
+        }
+    }
+}

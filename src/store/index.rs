@@ -1,0 +1,88 @@
+//! Which names and series are exposed, and by whom: what makes checking a push cost only what it holds.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use super::group::{Group, GroupId, StoredFamily};
+use crate::exposition::MetricType;
+use crate::exposition::check::{Exposed, Fingerprint};
+use crate::exposition::labels::Escaping;
+
+/// The index over all stored families.
+pub(super) struct Index {
+    /// By escaped name.
+    names: HashMap<String, Name>,
+    series: HashMap<Fingerprint, GroupId>,
+    own: HashMap<String, MetricType>,
+}
+
+struct Name {
+    /// As it was pushed.
+    name: Arc<str>,
+    kind: MetricType,
+    /// How many groups have a family of the name.
+    groups: usize,
+}
+
+impl Index {
+    pub(super) fn new(own: HashMap<String, MetricType>) -> Self {
+        Self { names: HashMap::new(), series: HashMap::new(), own }
+    }
+
+    pub(super) fn add(&mut self, group: GroupId, name: &Arc<str>, stored: &StoredFamily) {
+        let escaped = Escaping::Underscores.escape(name).into_owned();
+        let kind = stored.family.kind;
+        let entry = self.names.entry(escaped).or_insert_with(|| Name { name: name.clone(), kind, groups: 0 });
+        entry.groups += 1;
+        self.series.extend(stored.fingerprints.iter().map(|fingerprint| (*fingerprint, group)));
+    }
+
+    pub(super) fn remove(&mut self, stored: &StoredFamily) {
+        let escaped = Escaping::Underscores.escape(&stored.family.name);
+        if let Some(entry) = self.names.get_mut(&*escaped) {
+            entry.groups -= 1;
+            if entry.groups == 0 {
+                self.names.remove(&*escaped);
+            }
+        }
+        for fingerprint in &stored.fingerprints {
+            self.series.remove(fingerprint);
+        }
+    }
+
+    /// What is exposed beside a push to `group` that replaces the group's families for which `replaced` is true.
+    pub(super) fn beside<'a>(
+        &'a self,
+        group: Option<&'a Group>,
+        replaced: &'a dyn Fn(&str) -> bool,
+    ) -> impl Exposed + 'a {
+        Beside { index: self, group, replaced }
+    }
+}
+
+struct Beside<'a> {
+    index: &'a Index,
+    group: Option<&'a Group>,
+    replaced: &'a dyn Fn(&str) -> bool,
+}
+
+impl Exposed for Beside<'_> {
+    fn family(&self, escaped: &str) -> Option<(&str, MetricType)> {
+        let entry = self.index.names.get(escaped)?;
+        let goes = self.group.is_some_and(|group| group.families.contains_key(&entry.name))
+            && (self.replaced)(&entry.name);
+        (entry.groups > usize::from(goes)).then_some((&entry.name, entry.kind))
+    }
+
+    fn own(&self, name: &str) -> Option<MetricType> {
+        self.index.own.get(name).copied()
+    }
+
+    fn has_series(&self, fingerprint: Fingerprint) -> bool {
+        // A series of the group itself belongs to a family of the same name, which the push replaces.
+        self.index
+            .series
+            .get(&fingerprint)
+            .is_some_and(|owner| self.group.map(|group| group.id) != Some(*owner))
+    }
+}

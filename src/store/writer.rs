@@ -1,0 +1,309 @@
+//! The single writer: check → apply → publish → acknowledge, in batches.
+
+use std::collections::{HashMap, HashSet};
+use std::sync::Arc;
+
+use tokio::sync::{mpsc, watch};
+
+use super::group::{Group, GroupId, PUSH_FAILURE_TIME, PUSH_TIME, Snapshot, StoredFamily, UnixSeconds};
+use super::index::Index;
+use super::{Change, Push, PushMode, Submission, Verdict};
+use crate::exposition::check::{self, Fingerprint, Inconsistent};
+use crate::exposition::{MetricFamily, MetricType};
+use crate::grouping::GroupingKey;
+
+/// Changes that are published together.
+const BATCH_LEN_MAX: usize = 256;
+
+/// Makes changes until every handle to the store is gone and the queue is empty.
+pub(super) async fn run(
+    mut submissions: mpsc::Receiver<Submission>,
+    publish: watch::Sender<Arc<Snapshot>>,
+    own: HashMap<String, MetricType>,
+) {
+    let mut state = State::new(own);
+    let mut batch = Vec::with_capacity(BATCH_LEN_MAX);
+    while submissions.recv_many(&mut batch, BATCH_LEN_MAX).await > 0 {
+        let verdicts: Vec<_> =
+            batch.drain(..).map(|submission| (submission.answer, state.make(submission.change))).collect();
+        publish.send_replace(Arc::new(state.snapshot.clone()));
+        for (answer, verdict) in verdicts {
+            // Whoever asked may have gone; the change is made all the same.
+            let _ = answer.send(verdict);
+        }
+    }
+}
+
+struct State {
+    snapshot: Snapshot,
+    index: Index,
+    /// Counts pushes and groups, for order and identity.
+    sequence: u64,
+}
+
+impl State {
+    fn new(own: HashMap<String, MetricType>) -> Self {
+        Self { snapshot: Snapshot::default(), index: Index::new(own), sequence: 0 }
+    }
+
+    fn make(&mut self, change: Change) -> Verdict {
+        self.sequence += 1;
+        match change {
+            Change::Push(push) => self.push(push)?,
+            Change::Delete(key) => self.delete(&key),
+            Change::Failed { key, at } => self.fail(key, at),
+        }
+        Ok(())
+    }
+
+    fn push(&mut self, mut push: Push) -> Result<(), Inconsistent> {
+        push.families.retain(|family| family.name != PUSH_TIME.0 && family.name != PUSH_FAILURE_TIME.0);
+        for family in &mut push.families {
+            check::complete(family, push.key.labels());
+        }
+        match self.judge(&push) {
+            Ok(fingerprints) => {
+                self.apply(push, fingerprints);
+                Ok(())
+            }
+            Err(fault) => {
+                self.fail(push.key, push.at);
+                Err(fault)
+            }
+        }
+    }
+
+    fn judge(&self, push: &Push) -> Result<Vec<Vec<Fingerprint>>, Inconsistent> {
+        let names: HashSet<&str> = push.families.iter().map(|family| family.name.as_str()).collect();
+        let replaced = |name: &str| push.mode == PushMode::ReplaceGroup || names.contains(name);
+        let group = self.snapshot.groups.get(&push.key).map(|group| &**group);
+        check::check(&push.families, &self.index.beside(group, &replaced))
+    }
+
+    fn apply(&mut self, push: Push, fingerprints: Vec<Vec<Fingerprint>>) {
+        let mut group = self.group(push.key);
+        let before = group.families.clone();
+        match push.mode {
+            PushMode::ReplaceGroup => {
+                before.values().for_each(|stored| self.take_out(&mut group, stored));
+            }
+            PushMode::ReplaceFamilies => {
+                let same_names = push.families.iter().filter_map(|family| before.get(family.name.as_str()));
+                same_names.for_each(|stored| self.take_out(&mut group, stored));
+            }
+        }
+        for (family, fingerprints) in push.families.into_iter().zip(fingerprints) {
+            let since = before.get(family.name.as_str()).map_or(self.sequence, |stored| stored.since);
+            self.put_in(&mut group, family, since, fingerprints);
+        }
+        group.succeeded(push.at);
+        self.snapshot.groups.insert(group.key.clone(), Arc::new(group));
+    }
+
+    fn delete(&mut self, key: &GroupingKey) {
+        if let Some(group) = self.snapshot.groups.remove(key) {
+            let mut group = Group::clone(&group);
+            let families = group.families.clone();
+            families.values().for_each(|stored| self.take_out(&mut group, stored));
+        }
+    }
+
+    fn fail(&mut self, key: GroupingKey, at: UnixSeconds) {
+        let mut group = self.group(key);
+        group.failed(at);
+        self.snapshot.groups.insert(group.key.clone(), Arc::new(group));
+    }
+
+    /// A copy of the group to change, or a new one.
+    fn group(&self, key: GroupingKey) -> Group {
+        match self.snapshot.groups.get(&key) {
+            Some(group) => Group::clone(group),
+            None => Group::new(key, GroupId(self.sequence)),
+        }
+    }
+
+    fn take_out(&mut self, group: &mut Group, stored: &StoredFamily) {
+        let name = stored.family.name.as_str();
+        group.families.remove(name);
+        self.index.remove(stored);
+        if let Some(groups) = self.snapshot.families.get_mut(name) {
+            groups.remove(&group.key);
+            if groups.is_empty() {
+                self.snapshot.families.remove(name);
+            }
+        }
+    }
+
+    /// A family without metrics is not kept: it would expose nothing and only bar its name.
+    fn put_in(
+        &mut self,
+        group: &mut Group,
+        family: MetricFamily,
+        since: u64,
+        fingerprints: Vec<Fingerprint>,
+    ) {
+        if family.metrics.is_empty() {
+            return;
+        }
+        let name: Arc<str> = family.name.as_str().into();
+        let stored = Arc::new(StoredFamily { family, since, fingerprints });
+        self.index.add(group.id, &name, &stored);
+        group.families.insert(name.clone(), stored.clone());
+        self.snapshot.families.entry(name).or_default().insert(group.key.clone(), stored);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::exposition::{Validation, text};
+    use crate::store::StoreError;
+    use crate::store::expose::expose;
+
+    fn state() -> State {
+        State::new(HashMap::from([("own_total".to_owned(), MetricType::Counter)]))
+    }
+
+    fn push(state: &mut State, mode: PushMode, job: &str, body: &str) -> Result<(), String> {
+        let families = text::parse(body.as_bytes(), Validation::Legacy).expect("a good text");
+        let key = GroupingKey::new(job, [("", ""); 0]);
+        state.make(Change::Push(Push { key, families, mode, at: 7.0 })).map_err(|error| match error {
+            StoreError::Inconsistent(fault) => fault.to_string(),
+            other => panic!("{other}"),
+        })
+    }
+
+    fn put(state: &mut State, job: &str, body: &str) -> Result<(), String> {
+        push(state, PushMode::ReplaceGroup, job, body)
+    }
+
+    fn post(state: &mut State, job: &str, body: &str) -> Result<(), String> {
+        push(state, PushMode::ReplaceFamilies, job, body)
+    }
+
+    /// What is exposed but for types and push times.
+    fn samples(state: &State) -> Vec<String> {
+        let mut out = Vec::new();
+        expose(&mut out, &state.snapshot, &[]);
+        let text = String::from_utf8(out).expect("text is UTF-8");
+        text.lines().filter(|l| !l.starts_with('#') && !l.starts_with("push_")).map(str::to_owned).collect()
+    }
+
+    #[test]
+    fn put_replaces_the_group_and_post_the_families() {
+        let mut state = state();
+        put(&mut state, "x", "a{i=\"1\"} 1\nb 1\n").expect("accepted");
+        post(&mut state, "x", "a{i=\"2\"} 2\nc 1\n").expect("accepted");
+        assert_eq!(
+            samples(&state),
+            [
+                r#"a{i="2",instance="",job="x"} 2"#,
+                r#"b{instance="",job="x"} 1"#,
+                r#"c{instance="",job="x"} 1"#
+            ]
+        );
+        put(&mut state, "x", "c 2\n").expect("accepted");
+        assert_eq!(samples(&state), [r#"c{instance="",job="x"} 2"#]);
+        put(&mut state, "x", "").expect("accepted");
+        assert_eq!(samples(&state), [""; 0]);
+        assert_eq!(state.snapshot.groups.len(), 1);
+        state.make(Change::Delete(GroupingKey::new("x", [("", ""); 0]))).expect("deleted");
+        assert_eq!(state.snapshot.groups.len(), 0);
+    }
+
+    #[test]
+    fn a_name_has_one_type_over_all_groups() {
+        let mut state = state();
+        put(&mut state, "x", "# TYPE m counter\nm 1\n").expect("accepted");
+        let conflict = concat!(
+            r#"collected metric "m" { label:{name:"instance"  value:""}  label:{name:"job"  value:"y"}  "#,
+            "gauge:{value:1}} is not a COUNTER"
+        );
+        assert_eq!(put(&mut state, "y", "# TYPE m gauge\nm 1\n"), Err(conflict.to_owned()));
+        // Whoever is alone with a name may change its type.
+        put(&mut state, "x", "# TYPE m gauge\nm 1\n").expect("accepted");
+        post(&mut state, "x", "# TYPE m counter\nm 1\n").expect("accepted");
+        put(&mut state, "y", "# TYPE m counter\nm 1\n").expect("accepted");
+        assert!(put(&mut state, "x", "# TYPE m gauge\nm 1\n").is_err());
+        state.make(Change::Delete(GroupingKey::new("y", [("", ""); 0]))).expect("deleted");
+        put(&mut state, "x", "# TYPE m gauge\nm 1\n").expect("accepted");
+        assert_eq!(
+            put(&mut state, "x", "# TYPE own_total gauge\nown_total 1\n"),
+            Err("gathered metric family own_total has type GAUGE but should have COUNTER".to_owned())
+        );
+        put(&mut state, "x", "# TYPE own_total counter\nown_total 1\n")
+            .expect("the same type beside our own");
+    }
+
+    #[test]
+    fn a_refused_push_changes_nothing_but_the_failure_time() {
+        let mut state = state();
+        put(&mut state, "x", "a 1\n").expect("accepted");
+        assert!(put(&mut state, "x", "a 2\na 3\n").is_err());
+        assert!(put(&mut state, "x", "a 2 5\n").is_err());
+        assert_eq!(samples(&state), [r#"a{instance="",job="x"} 1"#]);
+        let group = state.snapshot.groups.values().next().expect("the group");
+        assert_eq!(group.push_failure_time.value, crate::exposition::Value::Gauge(7.0));
+        put(&mut state, "x", "a 2\n").expect("nothing of the refused push is in the index");
+    }
+
+    #[test]
+    fn series_are_unique_as_prometheus_sees_them() {
+        let mut state = state();
+        assert!(put(&mut state, "x", "m{x=\"\"} 1\nm 2\n").is_err(), "an empty label is no label");
+        assert!(put(&mut state, "x", "m{a=\"1\",b=\"2\"} 1\nm{b=\"2\",a=\"1\"} 2\n").is_err());
+        put(&mut state, "x", "m{a=\"1\"} 1\nm{a=\"2\"} 1\n").expect("accepted");
+    }
+
+    #[test]
+    fn samples_of_histograms_and_summaries_do_not_collide() {
+        let mut state = state();
+        put(&mut state, "x", "# TYPE h histogram\nh_count 1\n").expect("accepted");
+        assert_eq!(
+            put(&mut state, "y", "h_bucket 1\n"),
+            Err(
+                r#"collected metric named "h_bucket" collides with previously collected histogram named "h""#
+                    .into()
+            )
+        );
+        put(&mut state, "y", "s_count 1\n").expect("accepted");
+        assert_eq!(
+            put(&mut state, "x", "# TYPE s summary\ns 1\n"),
+            Err(
+                "collected histogram or summary named \"s\" collides with previously collected metric named \
+                 \"s_count\""
+                    .into()
+            )
+        );
+        put(&mut state, "y", "# TYPE s summary\ns 1\n")
+            .expect("the colliding family is replaced by the same push");
+    }
+
+    #[test]
+    fn push_times_are_never_taken_from_a_push() {
+        let mut state = state();
+        for _ in 0..2 {
+            post(&mut state, "x", "push_failure_time_seconds 9\npush_time_seconds 9\n").expect("accepted");
+        }
+        let mut out = Vec::new();
+        expose(&mut out, &state.snapshot, &[]);
+        assert_eq!(
+            String::from_utf8_lossy(&out),
+            "# HELP push_failure_time_seconds Last Unix time when changing this group in the Pushgateway failed.\n\
+             # TYPE push_failure_time_seconds gauge\npush_failure_time_seconds{instance=\"\",job=\"x\"} 0\n\
+             # HELP push_time_seconds Last Unix time when changing this group in the Pushgateway succeeded.\n\
+             # TYPE push_time_seconds gauge\npush_time_seconds{instance=\"\",job=\"x\"} 7\n"
+        );
+    }
+
+    #[test]
+    fn the_oldest_help_wins() {
+        let mut state = state();
+        put(&mut state, "z", "# HELP a first\na 1\n").expect("accepted");
+        put(&mut state, "b", "# HELP a second\na 1\n").expect("accepted");
+        put(&mut state, "z", "# HELP a first again\na 1\n").expect("accepted");
+        let mut out = Vec::new();
+        expose(&mut out, &state.snapshot, &[]);
+        assert!(String::from_utf8_lossy(&out).starts_with("# HELP a first again\n"));
+    }
+}

@@ -1,0 +1,201 @@
+//! Waits for signals, the command's metrics, deliveries and the time, tells [`Run`] of them, and does what it says.
+
+use std::os::fd::AsFd as _;
+use std::sync::Arc;
+use std::time::Instant;
+
+use chrono::Utc;
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+use nix::sys::eventfd::{EfdFlags, EventFd};
+use tracing::{error, warn};
+
+use super::collect::{Collected, Collector};
+use super::fifo::Inbox;
+use super::outcome::Outcome;
+use super::reap::{self, Usage};
+use super::report::{self, End, Facts};
+use super::signals::{Signals, stop_ourselves};
+use super::spawn::Child;
+use super::state::{Action, Event, Run};
+use crate::deliver::{Courier, Sinks, courier};
+use crate::exposition::Labels;
+
+/// A run under way.
+pub(super) struct Supervision<'a> {
+    pub(super) run: Run,
+    pub(super) signals: &'a Signals,
+    pub(super) child: Option<Child>,
+    pub(super) inbox: &'a mut Inbox,
+    pub(super) collector: Collector,
+    pub(super) facts: Facts,
+    pub(super) started: Instant,
+    pub(super) labels: &'a Labels,
+    pub(super) delivery: Delivery,
+}
+
+/// How reports leave.
+pub(super) enum Delivery {
+    /// Not at all.
+    Nowhere,
+    /// As a text on stderr.
+    DryRun(Sinks),
+    /// By a courier that has not started yet.
+    Ready(Sinks),
+    /// By a courier, who tells when it has done.
+    Started { courier: Courier, done: Arc<EventFd> },
+}
+
+impl Supervision<'_> {
+    /// Goes on until there is nothing left to do.
+    pub(super) fn go(&mut self, first: Option<Outcome>) -> Outcome {
+        let mut outcome = first.inspect(|outcome| {
+            self.end(*outcome, Usage::default());
+        });
+        let mut over = outcome.is_some() && self.tell(Event::Ended);
+        while !over {
+            self.wait();
+            self.inbox.read(|bytes| self.collector.take(bytes));
+            if let Some(ended) = self.reap() {
+                outcome = Some(ended);
+                over |= self.tell(Event::Ended);
+            }
+            while let Some(signal) = self.signals.next() {
+                over |= self.tell(Event::Signal(signal));
+            }
+            if self.is_delivered() {
+                over |= self.tell(Event::Delivered);
+            }
+            over |= self.tell(Event::Tick);
+        }
+        outcome.unwrap_or(Outcome::CannotExecute)
+    }
+
+    /// Waits until something happens or is due.
+    fn wait(&self) {
+        let mut fds = vec![PollFd::new(self.signals.as_fd(), PollFlags::POLLIN)];
+        fds.extend(self.inbox.readable().map(|fd| PollFd::new(fd, PollFlags::POLLIN)));
+        if let Delivery::Started { done, .. } = &self.delivery {
+            fds.push(PollFd::new(done.as_fd(), PollFlags::POLLIN));
+        }
+        let timeout = self.run.wake_at().map_or(PollTimeout::NONE, |at| {
+            // A millisecond more, so that the time has come when it is over.
+            let left = at.saturating_duration_since(Instant::now()).as_millis() + 1;
+            PollTimeout::try_from(left).unwrap_or(PollTimeout::MAX)
+        });
+        // EINTR is one more reason to look around.
+        let _ = poll(&mut fds, timeout);
+    }
+
+    /// Reaps whatever has ended; tells how the command did, if it was among them.
+    fn reap(&mut self) -> Option<Outcome> {
+        let mut outcome = None;
+        while let Some(reaped) = reap::reap() {
+            if self.child.as_ref().is_some_and(|child| child.pid == reaped.pid) {
+                self.child = None;
+                self.end(reaped.outcome, reaped.usage);
+                outcome = Some(reaped.outcome);
+            }
+        }
+        outcome
+    }
+
+    /// Notes how the command ended, and what it has written up to then.
+    fn end(&mut self, outcome: Outcome, usage: Usage) {
+        let duration_seconds = self.started.elapsed().as_secs_f64();
+        self.facts.end = Some(End { at: Utc::now(), duration_seconds, outcome, usage });
+        self.inbox.drain(|bytes| self.collector.take(bytes));
+    }
+
+    fn is_delivered(&self) -> bool {
+        match &self.delivery {
+            Delivery::Started { done, .. } => done.read().is_ok(),
+            Delivery::Nowhere | Delivery::DryRun(_) | Delivery::Ready(_) => self.facts.end.is_some(),
+        }
+    }
+
+    /// Passes an event on and does what follows; true if that is to leave.
+    fn tell(&mut self, event: Event) -> bool {
+        let mut leave = false;
+        for action in self.run.on(event, Instant::now()) {
+            match action {
+                Action::Forward(number) => self.forward(number),
+                Action::Stop => stop_ourselves(),
+                Action::ReportProgress => self.deliver(None),
+                Action::ReportEnd(deadline) => {
+                    self.deliver(Some(deadline));
+                    leave |= self.is_delivered() && self.tell(Event::Delivered);
+                }
+                Action::Hurry(deadline) => {
+                    if let Delivery::Started { courier, .. } = &self.delivery {
+                        courier.hurry(deadline);
+                    }
+                }
+                Action::Exit => leave = true,
+            }
+        }
+        leave
+    }
+
+    fn forward(&self, number: i32) {
+        if let Some(child) = &self.child
+            && let Err(error) = child.signal(number)
+        {
+            warn!(signal = number, error = error.desc(), "a signal could not be passed on to the command");
+        }
+    }
+
+    /// Hands the state of the run over; for the last time if there is a deadline.
+    fn deliver(&mut self, deadline: Option<Instant>) {
+        if let (Delivery::Nowhere | Delivery::DryRun(_), None) = (&self.delivery, deadline) {
+            return;
+        }
+        let collected = self.collected();
+        if deadline.is_some()
+            && let Some((line, reason)) = &collected.first_refused
+        {
+            warn!(refused = collected.refused, line, %reason, "metrics of the command were refused");
+        }
+        self.start_courier();
+        let report = || report::report(&self.facts, collected, self.labels);
+        match (&self.delivery, deadline) {
+            (Delivery::Started { courier, .. }, Some(deadline)) => courier.finish(report(), deadline),
+            (Delivery::Started { courier, .. }, None) => courier.progress(report()),
+            (Delivery::DryRun(sinks), _) => eprint!("{}", courier::describe(sinks, &report())),
+            (Delivery::Nowhere | Delivery::Ready(_), _) => {}
+        }
+    }
+
+    /// Starts the courier if there is work for one and he has not started yet.
+    fn start_courier(&mut self) {
+        match std::mem::replace(&mut self.delivery, Delivery::Nowhere) {
+            Delivery::Ready(sinks) => match started(sinks) {
+                Ok(delivery) => self.delivery = delivery,
+                Err(error) => error!(%error, "nothing can be delivered: there is no thread for it"),
+            },
+            other => self.delivery = other,
+        }
+    }
+
+    fn collected(&self) -> Collected {
+        let ended = self.facts.end.is_some();
+        match self.inbox.file_text() {
+            // A file is read as a whole each time.
+            Some(text) => {
+                let mut collector = self.collector.clone();
+                collector.take(&text);
+                collector.collected(ended)
+            }
+            None => self.collector.collected(ended),
+        }
+    }
+}
+
+fn started(sinks: Sinks) -> std::io::Result<Delivery> {
+    let done = Arc::new(EventFd::from_flags(EfdFlags::EFD_CLOEXEC | EfdFlags::EFD_NONBLOCK)?);
+    let tell = done.clone();
+    let courier = Courier::start(sinks, move || {
+        // It fails only if nobody has read it 2^64 times.
+        let _ = tell.write(1);
+    })?;
+    Ok(Delivery::Started { courier, done })
+}

@@ -1,0 +1,194 @@
+//! A run as metric families.
+
+use chrono::{DateTime, Utc};
+use prometheus::{Gauge, GaugeVec, Opts, Registry};
+
+use super::collect::Collected;
+use super::outcome::Outcome;
+use super::reap::Usage;
+use crate::deliver::{About, Report};
+use crate::exposition::{Labels, MetricFamily, registry};
+
+/// What is known about a run while it goes on.
+#[derive(Debug)]
+pub struct Facts {
+    /// When it started, by the wall clock.
+    pub start: DateTime<Utc>,
+    /// How it ended, if it has.
+    pub end: Option<End>,
+}
+
+/// How a run ended.
+#[derive(Debug, Clone, Copy)]
+pub struct End {
+    /// When, by the wall clock.
+    pub at: DateTime<Utc>,
+    /// How long it took, by a clock that nobody sets.
+    pub duration_seconds: f64,
+    /// How the command ended.
+    pub outcome: Outcome,
+    /// What it used.
+    pub usage: Usage,
+}
+
+/// Makes the report of a run. `labels` go on every sample that does not have them.
+pub fn report(facts: &Facts, collected: Collected, labels: &Labels) -> Report {
+    let about = match facts.end {
+        None => About::Progress,
+        Some(end) if end.outcome.is_success() => About::Success,
+        Some(_) => About::Failure,
+    };
+    let mut own = own_families(facts, collected.taken, collected.refused);
+    add_labels(&mut own, labels);
+    let without_command = (!collected.families.is_empty()).then(|| {
+        // A server refused them all, and that is what the count says.
+        let mut own = own_families(facts, 0, collected.taken + collected.refused);
+        add_labels(&mut own, labels);
+        own
+    });
+    let mut families = own;
+    let mut command = collected.families;
+    add_labels(&mut command, labels);
+    families.append(&mut command);
+    Report { families, without_command, about }
+}
+
+fn own_families(facts: &Facts, taken: u64, refused: u64) -> Vec<MetricFamily> {
+    let gauges = Gauges(Registry::new());
+    let seconds = |time: DateTime<Utc>| time.timestamp_micros() as f64 / 1e6;
+    gauges.set(
+        "jobmon_start_timestamp_seconds",
+        "When the last run started, in seconds since 1970.",
+        seconds(facts.start),
+    );
+    let running = if facts.end.is_some() { 0.0 } else { 1.0 };
+    gauges.set("jobmon_running", "Whether a run is going on: 1 from its start to its end.", running);
+    gauges.set(
+        "jobmon_timeout_seconds",
+        "Time that a run may take, in seconds; 0 if there is no limit.",
+        0.0,
+    );
+    gauges.set(
+        "jobmon_child_samples",
+        "Samples taken from the command's own metrics in the last run.",
+        taken as f64,
+    );
+    gauges.set(
+        "jobmon_child_samples_rejected",
+        "Samples and lines of the command's own metrics that were refused in the last run.",
+        refused as f64,
+    );
+    if let Some(end) = &facts.end {
+        ended(&gauges, end, seconds(end.at));
+    }
+    registry::families(&gauges.0.gather())
+}
+
+fn ended(gauges: &Gauges, end: &End, at: f64) {
+    let outcome = end.outcome;
+    let one_or_zero = |yes: bool| if yes { 1.0 } else { 0.0 };
+    gauges.set("jobmon_end_timestamp_seconds", "When the last run ended, in seconds since 1970.", at);
+    if outcome.is_success() {
+        let help = "When a run last ended well, in seconds since 1970.";
+        gauges.set("jobmon_last_success_timestamp_seconds", help, at);
+    } else {
+        let help = "When a run last failed, in seconds since 1970.";
+        gauges.set("jobmon_last_failure_timestamp_seconds", help, at);
+    }
+    gauges.set("jobmon_duration_seconds", "Wall time of the last run, in seconds.", end.duration_seconds);
+    gauges.set(
+        "jobmon_success",
+        "Whether the last run ended well: 1 or 0.",
+        one_or_zero(outcome.is_success()),
+    );
+    gauges.set("jobmon_exit_code", "Exit code of the last run.", f64::from(outcome.exit_code()));
+    gauges.set(
+        "jobmon_term_signal",
+        "Number of the signal that killed the command of the last run; 0 if none did.",
+        f64::from(outcome.term_signal()),
+    );
+    gauges.set("jobmon_timed_out", "Whether the last run was ended because it took too long: 1 or 0.", 0.0);
+    gauges.set(
+        "jobmon_attempts",
+        "Times that the command was started in the last run.",
+        f64::from(outcome.attempts()),
+    );
+    used(gauges, &end.usage);
+}
+
+fn used(gauges: &Gauges, usage: &Usage) {
+    for (name, help, value) in [
+        (
+            "jobmon_cpu_user_seconds",
+            "Processor time of the last run in user mode, in seconds.",
+            usage.cpu_user_seconds,
+        ),
+        (
+            "jobmon_cpu_system_seconds",
+            "Processor time of the last run in the kernel, in seconds.",
+            usage.cpu_system_seconds,
+        ),
+        (
+            "jobmon_max_resident_memory_bytes",
+            "Largest resident set of a process of the last run, in bytes.",
+            usage.max_resident_bytes,
+        ),
+        (
+            "jobmon_major_page_faults",
+            "Page faults of the last run that needed a disk.",
+            usage.major_page_faults,
+        ),
+        (
+            "jobmon_minor_page_faults",
+            "Page faults of the last run that needed no disk.",
+            usage.minor_page_faults,
+        ),
+        (
+            "jobmon_block_read_bytes",
+            "Bytes that the last run read from block devices.",
+            usage.block_read_bytes,
+        ),
+        (
+            "jobmon_block_written_bytes",
+            "Bytes that the last run wrote to block devices.",
+            usage.block_written_bytes,
+        ),
+    ] {
+        gauges.set(name, help, value);
+    }
+    let (voluntary, involuntary) = (usage.voluntary_context_switches, usage.involuntary_context_switches);
+    gauges.set_kinds(
+        "jobmon_context_switches",
+        "Context switches of the last run.",
+        &[("voluntary", voluntary), ("involuntary", involuntary)],
+    );
+}
+
+struct Gauges(Registry);
+
+impl Gauges {
+    fn set(&self, name: &str, help: &str, value: f64) {
+        let gauge = Gauge::with_opts(Opts::new(name, help)).expect("a valid name");
+        gauge.set(value);
+        self.0.register(Box::new(gauge)).expect("every name is used once");
+    }
+
+    fn set_kinds(&self, name: &str, help: &str, values: &[(&str, f64)]) {
+        let gauges = GaugeVec::new(Opts::new(name, help), &["kind"]).expect("a valid name");
+        for (kind, value) in values {
+            gauges.with_label_values(&[*kind]).set(*value);
+        }
+        self.0.register(Box::new(gauges)).expect("every name is used once");
+    }
+}
+
+/// What a sample says itself comes before what is said about all.
+fn add_labels(families: &mut [MetricFamily], labels: &Labels) {
+    if labels.is_empty() {
+        return;
+    }
+    for metric in families.iter_mut().flat_map(|family| &mut family.metrics) {
+        let missing = labels.iter().filter(|(name, _)| metric.labels.get(name).is_none());
+        metric.labels = Labels::from_pairs(metric.labels.iter().chain(missing));
+    }
+}
