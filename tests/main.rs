@@ -1,4 +1,8 @@
 //! Tests of the program as its users meet it, and of its formats, in one binary.
+#![allow(clippy::disallowed_methods, reason = "a test may start processes the ordinary way")]
+#![allow(missing_docs, reason = "what a test does is in its name")]
 
+mod acceptance;
 mod exposition;
+mod harness;
 mod table;

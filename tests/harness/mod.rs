@@ -1,0 +1,170 @@
+//! Builders for what the tests start, and ways to wait for what they expect. Nothing is mocked: gateways, Prometheus,
+//! Pushgateways and node exporter are the real ones, on free ports of the loopback interface.
+
+#![allow(dead_code, reason = "every test file uses some of it")]
+
+pub mod http;
+pub mod peers;
+
+use std::ffi::OsStr;
+use std::io::{BufRead as _, BufReader, Read as _};
+use std::os::unix::process::ExitStatusExt as _;
+use std::path::PathBuf;
+use std::process::{Child, Command, ExitStatus, Stdio};
+use std::time::{Duration, Instant};
+
+/// The program under test.
+pub const JOBMON: &str = env!("CARGO_BIN_EXE_jobmon");
+/// Longer than anything takes that works.
+pub const DEADLINE: Duration = Duration::from_secs(30);
+const POLL_INTERVAL: Duration = Duration::from_millis(20);
+
+/// Waits until `condition` gives a value.
+pub fn wait_for<T>(what: &str, mut condition: impl FnMut() -> Option<T>) -> T {
+    let start = Instant::now();
+    loop {
+        if let Some(value) = condition() {
+            return value;
+        }
+        assert!(start.elapsed() < DEADLINE, "waited in vain for {what}");
+        std::thread::sleep(POLL_INTERVAL);
+    }
+}
+
+/// A process that ends with the test.
+pub struct Process(pub Child);
+
+impl Process {
+    pub fn id(&self) -> i32 {
+        i32::try_from(self.0.id()).expect("a process number")
+    }
+
+    pub fn signal(&self, signal: nix::sys::signal::Signal) {
+        nix::sys::signal::kill(nix::unistd::Pid::from_raw(self.id()), signal).expect("the process is there");
+    }
+
+    /// Waits for its end.
+    pub fn end(&mut self) -> ExitStatus {
+        wait_for("a process to end", || self.0.try_wait().expect("our child"))
+    }
+}
+
+impl Drop for Process {
+    fn drop(&mut self) {
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
+/// A running `jobmon gateway`.
+pub struct Gateway {
+    pub process: Process,
+    pub url: String,
+}
+
+/// Starts a gateway on a free port.
+pub fn gateway() -> Gateway {
+    gateway_at("127.0.0.1:0")
+}
+
+/// Starts a gateway on an address.
+pub fn gateway_at(address: &str) -> Gateway {
+    let mut child = Command::new(JOBMON)
+        .args(["gateway", "--web.listen-address", address, "--log.level=info"])
+        .stderr(Stdio::piped())
+        .spawn()
+        .expect("the program is built");
+    let mut lines = BufReader::new(child.stderr.take().expect("piped")).lines();
+    let mut first = String::new();
+    let address = loop {
+        let line = lines.next().unwrap_or_else(|| panic!("the gateway ended: {first}")).expect("text");
+        if let Some((_, address)) = line.split_once("msg=\"listening\" address=") {
+            break address.to_owned();
+        }
+        first.push_str(&line);
+    };
+    // Its messages must not fill the pipe.
+    std::thread::spawn(move || lines.for_each(drop));
+    Gateway { process: Process(child), url: format!("http://{address}") }
+}
+
+impl Gateway {
+    pub fn scrape(&self) -> String {
+        http::get(&format!("{}/metrics", self.url)).text()
+    }
+
+    /// The value of a sample, by its line up to the blank.
+    pub fn sample(&self, series: &str) -> Option<f64> {
+        sample(&self.scrape(), series)
+    }
+}
+
+/// The value of a sample in an exposition.
+pub fn sample(exposition: &str, series: &str) -> Option<f64> {
+    let rest = exposition.lines().find_map(|line| line.strip_prefix(series)?.strip_prefix(' '))?;
+    Some(rest.parse().expect("a number"))
+}
+
+/// A run of jobmon, with nothing of this machine's environment that could matter.
+pub struct Job(Command);
+
+/// What a run gave.
+#[derive(Debug, PartialEq, Eq)]
+pub struct Output {
+    pub code: i32,
+    pub stdout: String,
+    pub stderr: String,
+}
+
+/// `jobmon` with these arguments.
+pub fn job<S: AsRef<OsStr>>(arguments: impl IntoIterator<Item = S>) -> Job {
+    let mut command = Command::new(JOBMON);
+    command.args(arguments).env_clear().env("PATH", "/usr/bin:/bin").stdin(Stdio::null());
+    Job(command)
+}
+
+impl Job {
+    pub fn env(mut self, name: &str, value: impl AsRef<OsStr>) -> Self {
+        self.0.env(name, value);
+        self
+    }
+
+    /// Runs to the end.
+    pub fn run(mut self) -> Output {
+        let mut child = Process(self.0.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().expect("the program is built"));
+        let mut stderr = child.0.stderr.take().expect("piped");
+        let errors = std::thread::spawn(move || {
+            let mut text = Vec::new();
+            stderr.read_to_end(&mut text).expect("readable");
+            text
+        });
+        let mut stdout = Vec::new();
+        child.0.stdout.take().expect("piped").read_to_end(&mut stdout).expect("readable");
+        let status = child.end();
+        Output {
+            code: status.code().unwrap_or_else(|| -status.signal().expect("one of both")),
+            stdout: String::from_utf8_lossy(&stdout).into_owned(),
+            stderr: String::from_utf8_lossy(&errors.join().expect("no panic")).into_owned(),
+        }
+    }
+
+    /// Starts and goes on; output is dropped.
+    pub fn start(mut self) -> Process {
+        Process(self.0.stdout(Stdio::null()).stderr(Stdio::null()).spawn().expect("the program is built"))
+    }
+
+    /// The command itself, for what the builder does not know.
+    pub fn command(self) -> Command {
+        self.0
+    }
+}
+
+/// A directory that goes with the test.
+pub fn temporary_directory() -> tempfile::TempDir {
+    tempfile::Builder::new().prefix("jobmon-test-").tempdir().expect("a directory")
+}
+
+/// The root of the project.
+pub fn project() -> PathBuf {
+    env!("CARGO_MANIFEST_DIR").into()
+}

@@ -1,0 +1,124 @@
+//! The programs of the field, as `tests/setup.sh` has fetched them.
+
+use std::fs;
+use std::net::TcpListener;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+
+use serde_json::Value;
+
+use super::{Process, http, project, temporary_directory, wait_for};
+
+/// Which packages.
+#[derive(Debug, Clone, Copy)]
+pub enum Suite {
+    /// Those of this release of Debian.
+    Release,
+    /// The newest.
+    Newest,
+}
+
+fn program(suite: Suite, name: &str) -> PathBuf {
+    let suite = match suite {
+        Suite::Release => "release",
+        Suite::Newest => "newest",
+    };
+    let path = project().join("target/peers").join(suite).join("usr/bin").join(name);
+    assert!(path.exists(), "{} is missing: run tests/setup.sh", path.display());
+    path
+}
+
+/// A port that nobody listens on.
+pub fn free_port() -> u16 {
+    TcpListener::bind("127.0.0.1:0").and_then(|l| l.local_addr()).expect("a free port").port()
+}
+
+/// A server that answers on a path when it is up.
+pub struct Server {
+    pub process: Process,
+    pub url: String,
+    _directory: tempfile::TempDir,
+}
+
+fn serve(command: &mut Command, port: u16, directory: tempfile::TempDir, path: &str) -> Server {
+    let child = command.current_dir(directory.path()).stdout(Stdio::null()).stderr(Stdio::null()).spawn();
+    let server = Server {
+        process: Process(child.expect("it can be executed")),
+        url: format!("http://127.0.0.1:{port}"),
+        _directory: directory,
+    };
+    wait_for("a server to answer", || {
+        let url = format!("{}{path}", server.url);
+        let (host, path) = http::split(&url);
+        let request = format!("GET {path} HTTP/1.1\r\nHost: {host}\r\nConnection: close\r\n\r\n");
+        http::exchange(host, request.as_bytes(), false).ok().filter(|answer| answer.status == 200)
+    });
+    server
+}
+
+/// A real Pushgateway.
+pub fn pushgateway(suite: Suite) -> Server {
+    pushgateway_with(suite, &[])
+}
+
+pub fn pushgateway_with(suite: Suite, flags: &[&str]) -> Server {
+    let port = free_port();
+    let mut command = Command::new(program(suite, "prometheus-pushgateway"));
+    command.arg(format!("--web.listen-address=127.0.0.1:{port}")).arg("--persistence.file=").args(flags);
+    serve(&mut command, port, temporary_directory(), "/-/ready")
+}
+
+/// A real node exporter that reads textfiles and nothing else.
+pub fn node_exporter(textfiles: &Path) -> Server {
+    let port = free_port();
+    let mut command = Command::new(program(Suite::Release, "prometheus-node-exporter"));
+    command
+        .arg(format!("--web.listen-address=127.0.0.1:{port}"))
+        .args(["--collector.disable-defaults", "--collector.textfile"])
+        .arg(format!("--collector.textfile.directory={}", textfiles.display()));
+    serve(&mut command, port, temporary_directory(), "/metrics")
+}
+
+/// A real Prometheus that scrapes one server every second, with honor_labels.
+pub fn prometheus(suite: Suite, target: &str) -> Server {
+    let directory = temporary_directory();
+    let (host, _) = http::split(target);
+    let config = format!(
+        "global: {{scrape_interval: 1s}}\nscrape_configs:\n- job_name: pushed\n  honor_labels: true\n  \
+         static_configs: [{{targets: ['{host}']}}]\n"
+    );
+    fs::write(directory.path().join("prometheus.yml"), config).expect("writable");
+    let port = free_port();
+    let mut command = Command::new(program(suite, "prometheus"));
+    command.args(["--config.file=prometheus.yml", "--storage.tsdb.path=data"]);
+    command.arg(format!("--web.listen-address=127.0.0.1:{port}"));
+    serve(&mut command, port, directory, "/-/ready")
+}
+
+impl Server {
+    /// The value that an instant query gives, if it gives one.
+    pub fn query(&self, query: &str) -> Option<f64> {
+        let encoded = percent_encoding::utf8_percent_encode(query, percent_encoding::NON_ALPHANUMERIC);
+        let answer = http::get(&format!("{}/api/v1/query?query={encoded}", self.url));
+        let answer: Value = serde_json::from_slice(&answer.body).expect("JSON");
+        assert_eq!(answer["status"], "success", "{answer}");
+        answer["data"]["result"][0]["value"][1].as_str().map(|text| text.parse().expect("a number"))
+    }
+
+    pub fn metrics(&self) -> String {
+        http::get(&format!("{}/metrics", self.url)).text()
+    }
+}
+
+/// Runs a Python script with the client library on its path; panics with its output if it fails.
+pub fn python(script: &str, arguments: &[&str]) -> String {
+    let output = Command::new("python3")
+        .env("PYTHONPATH", project().join("target/peers/python"))
+        .args(["-c", script])
+        .args(arguments)
+        .output()
+        .expect("python3 is there");
+    let text = String::from_utf8_lossy(&output.stdout).into_owned();
+    assert!(output.status.success(), "{text}{}", String::from_utf8_lossy(&output.stderr));
+    text
+}

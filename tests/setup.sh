@@ -1,0 +1,50 @@
+#!/bin/sh
+# Fetches what the tests start: Prometheus, Pushgateway and node exporter as Debian packages, of this release and of the
+# newest one, unpacked beside the system's (nothing is started, nothing is replaced), and Python's client library.
+# Everything goes to target/peers. Needs a Debian or Ubuntu with apt; asks for root only to refresh or install packages.
+set -eu
+cd "$(dirname "$0")/.."
+peers="$PWD/target/peers"
+done_mark="$peers/.done-4"
+[ -e "$done_mark" ] && exit 0
+
+as_root() { if [ "$(id -u)" = 0 ]; then "$@"; else sudo "$@"; fi; }
+
+rm -rf "$peers"
+mkdir -p "$peers/download"
+echo "tests/setup.sh: fetching what the tests start" >&2
+as_root apt-get update -q >&2
+missing=
+for tool in curl:curl python3:python3 pip3:python3-pip strace:strace unshare:util-linux; do
+    command -v "${tool%%:*}" >/dev/null || missing="$missing ${tool##*:}"
+done
+# shellcheck disable=SC2086
+[ -z "$missing" ] || as_root env DEBIAN_FRONTEND=noninteractive apt-get install -y -q --no-install-recommends $missing >&2
+
+# unpack DIRECTORY: unpacks what was downloaded.
+unpack() {
+    for package in "$peers"/download/*.deb; do dpkg -x "$package" "$1"; done
+    rm -f "$peers"/download/*.deb
+}
+
+# APT's sandbox user may not write here; the download is checked all the same.
+(cd "$peers/download" && apt-get download -q -o APT::Sandbox::User=root \
+    prometheus prometheus-pushgateway prometheus-node-exporter >&2)
+unpack "$peers/release"
+
+# The newest versions come from Debian's testing suite, by the mirror that this machine uses already. They are Go programs
+# and need nothing else of that suite.
+mirror=$(apt-get indextargets --format '$(SITE) $(COMPONENT) $(SUITE)' 'Created-By: Packages' |
+    awk '$2 == "main" && $1 !~ /security/ {print $1; exit}')
+newest="$peers/apt"
+mkdir -p "$newest/lists/partial" "$newest/archives/partial"
+echo "deb [signed-by=/usr/share/keyrings/debian-archive-keyring.gpg] $mirror testing main" > "$newest/sources.list"
+set -- -q -o Dir::Etc::sourcelist="$newest/sources.list" -o Dir::Etc::sourceparts=- -o Dir::State::lists="$newest/lists" \
+    -o Dir::Cache="$newest" -o APT::Sandbox::User=root
+apt-get "$@" update >&2
+(cd "$peers/download" && apt-get "$@" download prometheus prometheus-pushgateway >&2)
+unpack "$peers/newest"
+rm -rf "$newest"
+
+python3 -m pip install --quiet --disable-pip-version-check --root-user-action=ignore --target "$peers/python" prometheus_client >&2
+touch "$done_mark"
