@@ -3,6 +3,9 @@
 #![allow(missing_docs, reason = "what a test does is in its name")]
 
 mod acceptance;
+mod clients;
+mod end_to_end;
 mod exposition;
+mod gateway;
 mod harness;
 mod table;
