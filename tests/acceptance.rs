@@ -95,5 +95,7 @@ fn accepted_rows_are_exposed_as_by_a_real_pushgateway() {
 
 /// Rows with two buckets or quantiles of one bound: a Pushgateway exposes both, and Prometheus drops one of them with a
 /// warning at every scrape; we expose one.
-const DEDUPLICATED: [&[u8]; 2] =
-    [b"# TYPE h histogram\nh_bucket{le=\"1\"} 1\nh_bucket{le=\"1.0\"}", b"# TYPE s summary\ns{quantile=\"2\"}"];
+const DEDUPLICATED: [&[u8]; 2] = [
+    b"# TYPE h histogram\nh_bucket{le=\"1\"} 1\nh_bucket{le=\"1.0\"}",
+    b"# TYPE s summary\ns{quantile=\"2\"}",
+];

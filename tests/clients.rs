@@ -38,7 +38,11 @@ elif step == "delete":
     python(script, &[&gateway.url, "push"]);
     let text = gateway.scrape();
     assert_eq!(value(&text, "items_total"), Some(3.0), "{text}");
-    assert_eq!(sample(&text, &format!("temperature{{{labels},room=\"kitchen\\n\\\"\"}}")), Some(21.5), "{text}");
+    assert_eq!(
+        sample(&text, &format!("temperature{{{labels},room=\"kitchen\\n\\\"\"}}")),
+        Some(21.5),
+        "{text}"
+    );
     assert_eq!(sample(&text, &format!("latency_bucket{{{labels},le=\"1\"}}")), Some(1.0), "{text}");
     assert_eq!((value(&text, "size_sum"), value(&text, "size_count")), (Some(7.0), Some(1.0)));
     assert!(text.contains("# TYPE latency histogram\n") && text.contains("# HELP size How large.\n"));
@@ -72,7 +76,10 @@ assert urllib.request.urlopen(request).status == 200
 fn curl_posts_like_the_example() {
     let gateway = gateway();
     let output = std::process::Command::new("sh")
-        .args(["-c", "echo 'processed_items 7' | curl --fail --silent --data-binary @- \"$0/metrics/job/curl\""])
+        .args([
+            "-c",
+            "echo 'processed_items 7' | curl --fail --silent --data-binary @- \"$0/metrics/job/curl\"",
+        ])
         .arg(&gateway.url)
         .output()
         .expect("sh is there");
@@ -87,7 +94,8 @@ fn the_rust_clients_encoder_is_understood() {
     let items = IntCounter::new("items_total", "How many.").expect("valid");
     let warm = IntGauge::new("warm", "Quotes \" and \\ and\nlines.").expect("valid");
     let latency =
-        HistogramVec::new(HistogramOpts::new("latency", "How long.").buckets(vec![0.1, 1.0]), &["path"]).expect("valid");
+        HistogramVec::new(HistogramOpts::new("latency", "How long.").buckets(vec![0.1, 1.0]), &["path"])
+            .expect("valid");
     registry.register(Box::new(items.clone())).expect("new");
     registry.register(Box::new(warm.clone())).expect("new");
     registry.register(Box::new(latency.clone())).expect("new");
@@ -100,5 +108,9 @@ fn the_rust_clients_encoder_is_understood() {
     let text = gateway.scrape();
     assert_eq!(sample(&text, "items_total{instance=\"\",job=\"rust\"}"), Some(5.0));
     assert_eq!(sample(&text, "warm{instance=\"\",job=\"rust\"}"), Some(-3.0));
-    assert_eq!(sample(&text, "latency_bucket{instance=\"\",job=\"rust\",path=\"/a\\\"b\",le=\"1\"}"), Some(1.0), "{text}");
+    assert_eq!(
+        sample(&text, "latency_bucket{instance=\"\",job=\"rust\",path=\"/a\\\"b\",le=\"1\"}"),
+        Some(1.0),
+        "{text}"
+    );
 }

@@ -21,15 +21,28 @@ const COUNTING_JOB: &str = r#"
 fn prometheus_sees_a_job_run_and_end() {
     let gateway = gateway();
     let prometheus = prometheus(Suite::Newest, &gateway.url);
-    for (name, ending, exit_code, term_signal) in
-        [("succeeding", "exit 0", 0, 0.0), ("failing", "exit 3", 3, 0.0), ("signalled", "kill -KILL $$", 137, 9.0)]
-    {
+    for (name, ending, exit_code, term_signal) in [
+        ("succeeding", "exit 0", 0, 0.0),
+        ("failing", "exit 3", 3, 0.0),
+        ("signalled", "kill -KILL $$", 137, 9.0),
+    ] {
         let directory = crate::harness::temporary_directory();
         let stop = directory.path().join("stop");
         let stop_path = stop.to_str().expect("a plain path");
         let mut run = job([
-            "--job", name, "--push-url", &gateway.url, "--push-interval", "300ms", "--", "sh", "-c", COUNTING_JOB, "job",
-            stop_path, ending,
+            "--job",
+            name,
+            "--push-url",
+            &gateway.url,
+            "--push-interval",
+            "300ms",
+            "--",
+            "sh",
+            "-c",
+            COUNTING_JOB,
+            "job",
+            stop_path,
+            ending,
         ])
         .start();
         let query = |metric: &str| prometheus.query(&format!("{metric}{{job=\"{name}\"}}"));
@@ -51,7 +64,9 @@ fn prometheus_sees_a_job_run_and_end() {
         let last = query("processed_items").expect("the last items");
         assert_eq!(query("jobmon_child_samples"), Some(last));
         let when = if exit_code == 0 { "success" } else { "failure" };
-        assert!(query(&format!("jobmon_last_{when}_timestamp_seconds")) > query("jobmon_start_timestamp_seconds"));
+        assert!(
+            query(&format!("jobmon_last_{when}_timestamp_seconds")) > query("jobmon_start_timestamp_seconds")
+        );
     }
     assert_eq!(prometheus.query("up"), Some(1.0));
 }
@@ -63,9 +78,25 @@ fn the_supervisor_pushes_to_a_real_pushgateway() {
         let script = r#"echo 'items{kind="a/b"} 5' > "$JOBMON_METRICS""#;
         let run = |job_name: &str, ending: &str| {
             let script = format!("{script}; {ending}");
-            job(["--job", job_name, "--grouping", "path=/var/tmp", "--label", "env=x", "--push-url", &pushgateway.url, "--", "sh", "-c", &script]).run()
+            job([
+                "--job",
+                job_name,
+                "--grouping",
+                "path=/var/tmp",
+                "--label",
+                "env=x",
+                "--push-url",
+                &pushgateway.url,
+                "--",
+                "sh",
+                "-c",
+                &script,
+            ])
+            .run()
         };
-        for (job_name, ending, code) in [("ok", "exit 0", 0), ("bad", "exit 9", 9), ("killed", "kill -TERM $$", 143)] {
+        for (job_name, ending, code) in
+            [("ok", "exit 0", 0), ("bad", "exit 9", 9), ("killed", "kill -TERM $$", 143)]
+        {
             let output = run(job_name, ending);
             assert_eq!((output.code, output.stderr.as_str()), (code, ""), "{suite:?}");
             let text = pushgateway.metrics();
@@ -73,12 +104,18 @@ fn the_supervisor_pushes_to_a_real_pushgateway() {
             let own = |name: &str| sample(&text, &format!("{name}{{{labels},path=\"/var/tmp\"}}"));
             assert_eq!(own("jobmon_exit_code"), Some(f64::from(code)), "{text}");
             assert_eq!(own("jobmon_success"), Some(if code == 0 { 1.0 } else { 0.0 }));
-            assert_eq!(sample(&text, &format!("items{{{labels},kind=\"a/b\",path=\"/var/tmp\"}}")), Some(5.0), "{text}");
+            assert_eq!(
+                sample(&text, &format!("items{{{labels},kind=\"a/b\",path=\"/var/tmp\"}}")),
+                Some(5.0),
+                "{text}"
+            );
         }
         // The same group fails later: when it last ended well is still known.
         run("ok", "exit 1");
         let text = pushgateway.metrics();
-        let own = |name: &str| sample(&text, &format!("{name}{{env=\"x\",instance=\"\",job=\"ok\",path=\"/var/tmp\"}}"));
+        let own = |name: &str| {
+            sample(&text, &format!("{name}{{env=\"x\",instance=\"\",job=\"ok\",path=\"/var/tmp\"}}"))
+        };
         assert!(own("jobmon_last_success_timestamp_seconds") < own("jobmon_last_failure_timestamp_seconds"));
         assert_eq!(own("jobmon_success"), Some(0.0));
     }
@@ -94,12 +131,20 @@ fn one_bad_metric_never_costs_the_exit_code() {
         let script = "printf '# TYPE items gauge\\nitems 5\\n' > $JOBMON_METRICS; exit 4";
         let output = job(["--push-url", &pushgateway.url, "--job", "x", "--", "sh", "-c", script]).run();
         assert_eq!(output.code, 4);
-        assert!(output.stderr.starts_with("jobmon: the command's metrics were refused, pushing without them url="), "{output:?}");
+        assert!(
+            output
+                .stderr
+                .starts_with("jobmon: the command's metrics were refused, pushing without them url="),
+            "{output:?}"
+        );
         assert_eq!(output.stderr.lines().count(), 1, "{output:?}");
         let text = pushgateway.metrics();
         let own = |name: &str| sample(&text, &format!("{name}{{instance=\"\",job=\"x\"}}"));
         assert_eq!(own("jobmon_exit_code"), Some(4.0));
-        assert_eq!((own("jobmon_child_samples"), own("jobmon_child_samples_rejected")), (Some(0.0), Some(1.0)));
+        assert_eq!(
+            (own("jobmon_child_samples"), own("jobmon_child_samples_rejected")),
+            (Some(0.0), Some(1.0))
+        );
         assert_eq!(own("items"), None);
     }
 }

@@ -42,20 +42,38 @@ fn answers_are_the_pushgateways() {
         ("PATCH", "/metrics/job/x", "", 405, "Method Not Allowed\n"),
         ("GET", "/nothing", "", 404, "404 page not found\n"),
         ("PUT", "/metrics/job/%zz", "a 1\n", 400, "400 Bad Request\n"),
-        ("PUT", "/metrics/job/y", "a 1 5\n", 400, &format!("{inconsistent}pushed metrics must not have timestamps\n")),
-        ("PUT", "/metrics/job/y", "a 1\na 1\n", 400, &format!(
-            "{inconsistent}collected metric \"a\" {{ label:{{name:\"instance\"  value:\"\"}}  label:{{name:\"job\"  \
+        (
+            "PUT",
+            "/metrics/job/y",
+            "a 1 5\n",
+            400,
+            &format!("{inconsistent}pushed metrics must not have timestamps\n"),
+        ),
+        (
+            "PUT",
+            "/metrics/job/y",
+            "a 1\na 1\n",
+            400,
+            &format!(
+                "{inconsistent}collected metric \"a\" {{ label:{{name:\"instance\"  value:\"\"}}  label:{{name:\"job\"  \
              value:\"y\"}}  untyped:{{value:1}}}} was collected before with the same name and label values\n"
-        )),
-        ("PUT", "/metrics/job/j", "m{x=\"1\"} 1\nm{x=\"1\"} 2\nq 1\nq 2\nw{__x=\"1\"} 1\n", 400, &format!(
-            "{inconsistent}3 error(s) occurred:\n\
+            ),
+        ),
+        (
+            "PUT",
+            "/metrics/job/j",
+            "m{x=\"1\"} 1\nm{x=\"1\"} 2\nq 1\nq 2\nw{__x=\"1\"} 1\n",
+            400,
+            &format!(
+                "{inconsistent}3 error(s) occurred:\n\
              * collected metric \"m\" {{ label:{{name:\"instance\"  value:\"\"}}  label:{{name:\"job\"  value:\"j\"}}  \
              label:{{name:\"x\"  value:\"1\"}}  untyped:{{value:2}}}} was collected before with the same name and label values\n\
              * collected metric \"q\" {{ label:{{name:\"instance\"  value:\"\"}}  label:{{name:\"job\"  value:\"j\"}}  \
              untyped:{{value:2}}}} was collected before with the same name and label values\n\
              * collected metric \"w\" {{ label:{{name:\"__x\"  value:\"1\"}}  label:{{name:\"instance\"  value:\"\"}}  \
              label:{{name:\"job\"  value:\"j\"}}  untyped:{{value:1}}}} has a label with an invalid name: __x\n"
-        )),
+            ),
+        ),
     ] {
         let answer = request(method, &format!("{}{path}", gateway.url), &[], body.as_bytes());
         assert_eq!((answer.status, answer.text().as_str()), (status, text), "{method} {path} {body}");
@@ -74,8 +92,16 @@ fn answers_are_the_pushgateways() {
 #[test]
 fn pushes_are_exposed_with_the_labels_of_their_group() {
     let gateway = gateway();
-    accepted(&gateway, "/metrics/job/%CE%A0/name/%CE%A0", "# HELP a what\n# TYPE a counter\na{x=\"1\"} 1e6\n");
-    accepted(&gateway, "/metrics/job@base64/L3Zhci90bXA/empty@base64/=", "b{job=\"other\",instance=\"i\"} 2\n");
+    accepted(
+        &gateway,
+        "/metrics/job/%CE%A0/name/%CE%A0",
+        "# HELP a what\n# TYPE a counter\na{x=\"1\"} 1e6\n",
+    );
+    accepted(
+        &gateway,
+        "/metrics/job@base64/L3Zhci90bXA/empty@base64/=",
+        "b{job=\"other\",instance=\"i\"} 2\n",
+    );
     let text = gateway.scrape();
     for expected in [
         "# HELP a what\n# TYPE a counter\na{instance=\"\",job=\"Π\",name=\"Π\",x=\"1\"} 1e+06\n",
@@ -105,7 +131,8 @@ fn a_body_that_does_not_arrive_changes_nothing() {
     let gateway = gateway();
     let (host, _) = http::split(&gateway.url);
     let mut stream = TcpStream::connect(host).expect("connected");
-    let head = "PUT /metrics/job/cut HTTP/1.1\r\nHost: x\r\nContent-Length: 100\r\nConnection: close\r\n\r\na 1\n";
+    let head =
+        "PUT /metrics/job/cut HTTP/1.1\r\nHost: x\r\nContent-Length: 100\r\nConnection: close\r\n\r\na 1\n";
     stream.write_all(head.as_bytes()).expect("sent");
     stream.shutdown(std::net::Shutdown::Write).expect("half closed");
     let mut answer = String::new();
@@ -123,7 +150,8 @@ fn large_bodies_and_foreign_encodings_are_refused() {
     let answer = request("PUT", &group, &[("Content-Encoding", "br")], b"a 1\n");
     assert_eq!(answer.status, 415);
     let (host, _) = http::split(&gateway.url);
-    let answer = http::exchange(host, b"GET /metrics HTTP/1.1\r\nConnection: close\r\n\r\n", false).expect("an answer");
+    let answer = http::exchange(host, b"GET /metrics HTTP/1.1\r\nConnection: close\r\n\r\n", false)
+        .expect("an answer");
     assert_eq!(answer.status, 400);
 }
 
@@ -175,7 +203,11 @@ fn protobuf_is_taken_in() {
     for (body, status, text) in [
         (&b"\x80\x80\x80\x80\x80\x02abc"[..], 400, "unexpected EOF\n"),
         (b"\x02\x08\x01", 400, "proto: cannot parse invalid wire-format data\n"),
-        (b"\x02\x0a\x00", 400, "pushed metrics are invalid or inconsistent with existing metrics: collected metric family has no name\n"),
+        (
+            b"\x02\x0a\x00",
+            400,
+            "pushed metrics are invalid or inconsistent with existing metrics: collected metric family has no name\n",
+        ),
         (b"", 200, ""),
     ] {
         let answer = request("POST", &group, &[PROTOBUF], body);
@@ -206,17 +238,30 @@ fn no_push_breaks_a_scrape() {
         assert_eq!(answer.status, 400, "{path} {} {}", body.escape_ascii(), answer.text());
     }
     for _ in 0..2 {
-        post(&format!("{}/metrics/job/p", gateway.url), b"push_failure_time_seconds 9\npush_time_seconds 9\n");
+        post(
+            &format!("{}/metrics/job/p", gateway.url),
+            b"push_failure_time_seconds 9\npush_time_seconds 9\n",
+        );
     }
-    accepted(&gateway, "/metrics/job/p", "# TYPE h histogram\nh_bucket{le=\"1\"} 1\nh_bucket{le=\"1.0\"} 2\n");
+    accepted(
+        &gateway,
+        "/metrics/job/p",
+        "# TYPE h histogram\nh_bucket{le=\"1\"} 1\nh_bucket{le=\"1.0\"} 2\n",
+    );
     // A Prometheus that reads all of this, the last push included, is well.
     accepted(&gateway, "/metrics/job/last", "last 1\n");
     wait_for("the last push", || prometheus.query("last"));
     assert_eq!(prometheus.query("up"), Some(1.0));
     assert_eq!(prometheus.query("good"), Some(1.0));
-    assert_eq!(prometheus.query("h_bucket{le=\"1.0\"}").or_else(|| prometheus.query("h_bucket{le=\"1\"}")), Some(2.0));
+    assert_eq!(
+        prometheus.query("h_bucket{le=\"1.0\"}").or_else(|| prometheus.query("h_bucket{le=\"1\"}")),
+        Some(2.0)
+    );
     let own = prometheus.metrics();
-    for name in ["prometheus_target_scrapes_sample_duplicate_timestamp_total", "prometheus_target_scrapes_sample_out_of_order_total"] {
+    for name in [
+        "prometheus_target_scrapes_sample_duplicate_timestamp_total",
+        "prometheus_target_scrapes_sample_out_of_order_total",
+    ] {
         assert_eq!(sample(&own, name), Some(0.0), "{name}");
     }
 }
@@ -227,7 +272,10 @@ fn scrapes_are_compressed_for_those_who_ask() {
     accepted(&gateway, "/metrics/job/x", "a 1\n");
     let url = format!("{}/metrics", gateway.url);
     let plain = get(&url);
-    assert_eq!(plain.header("content-type"), Some("text/plain; version=0.0.4; charset=utf-8; escaping=underscores"));
+    assert_eq!(
+        plain.header("content-type"),
+        Some("text/plain; version=0.0.4; charset=utf-8; escaping=underscores")
+    );
     assert_eq!(plain.header("content-encoding"), None);
     let answer = request("GET", &url, &[("Accept-Encoding", "gzip")], b"");
     assert_eq!(answer.header("content-encoding"), Some("gzip"));
@@ -254,12 +302,24 @@ fn requests_are_counted() {
     ] {
         assert_eq!(sample(&text, series), Some(value), "{series}");
     }
-    assert!(text.contains("\nprocess_resident_memory_bytes ") && text.contains("\npushgateway_build_info{"), "{text}");
+    assert!(
+        text.contains("\nprocess_resident_memory_bytes ") && text.contains("\npushgateway_build_info{"),
+        "{text}"
+    );
     // Clients push such metrics of their own; they stand beside ours.
-    accepted(&gateway, "/metrics/job/x", "# TYPE process_start_time_seconds gauge\nprocess_start_time_seconds 5\n");
+    accepted(
+        &gateway,
+        "/metrics/job/x",
+        "# TYPE process_start_time_seconds gauge\nprocess_start_time_seconds 5\n",
+    );
     assert_eq!(gateway.sample("process_start_time_seconds{instance=\"\",job=\"x\"}"), Some(5.0));
-    let answer = put(&format!("{}/metrics/job/x", gateway.url), b"# TYPE process_start_time_seconds counter\nprocess_start_time_seconds 5\n");
-    assert!(answer.text().ends_with("gathered metric family process_start_time_seconds has type COUNTER but should have GAUGE\n"));
+    let answer = put(
+        &format!("{}/metrics/job/x", gateway.url),
+        b"# TYPE process_start_time_seconds counter\nprocess_start_time_seconds 5\n",
+    );
+    assert!(answer.text().ends_with(
+        "gathered metric family process_start_time_seconds has type COUNTER but should have GAUGE\n"
+    ));
 }
 
 /// The same pushes give the same exposition as a real Pushgateway, but for times.
@@ -268,11 +328,23 @@ fn a_sequence_of_pushes_is_exposed_as_by_a_pushgateway() {
     let (ours, theirs) = (gateway(), pushgateway(Suite::Newest));
     let exposition = |url: &str| {
         for (method, path, body) in [
-            ("PUT", "/metrics/job/b", "# HELP m help\n# TYPE m gauge\nm{z=\"1\"} 1\nm 2\nm{a=\"1\",b=\"2\"} 3\n"),
+            (
+                "PUT",
+                "/metrics/job/b",
+                "# HELP m help\n# TYPE m gauge\nm{z=\"1\"} 1\nm 2\nm{a=\"1\",b=\"2\"} 3\n",
+            ),
             ("PUT", "/metrics/job/a/instance/i", "# HELP m help\n# TYPE m gauge\nm 4\nm{z=\"0\"} 5\n"),
             ("POST", "/metrics/job/a/instance/i", "n 1\n"),
-            ("PUT", "/metrics/job/c", "# TYPE h histogram\nh_bucket{le=\"0.5\"} 1\nh_bucket{le=\"+Inf\"} 2\nh_sum 1e-7\nh_count 2\n"),
-            ("POST", "/metrics/job/c", "# TYPE s summary\ns{quantile=\"0.5\"} NaN\ns_sum 123456789.123\ns_count 3\nc_total 1e6\n"),
+            (
+                "PUT",
+                "/metrics/job/c",
+                "# TYPE h histogram\nh_bucket{le=\"0.5\"} 1\nh_bucket{le=\"+Inf\"} 2\nh_sum 1e-7\nh_count 2\n",
+            ),
+            (
+                "POST",
+                "/metrics/job/c",
+                "# TYPE s summary\ns{quantile=\"0.5\"} NaN\ns_sum 123456789.123\ns_count 3\nc_total 1e6\n",
+            ),
             ("PUT", "/metrics/job/gone", "gone 1\n"),
             ("DELETE", "/metrics/job/gone", ""),
             ("PUT", "/metrics/job/empty", "x 1\n"),
@@ -289,7 +361,9 @@ fn a_sequence_of_pushes_is_exposed_as_by_a_pushgateway() {
             !own.iter().any(|prefix| name.starts_with(prefix))
         };
         let timeless = |line: &str| match line.split_once("} ") {
-            Some((series, value)) if series.starts_with("push_") && value != "0" => format!("{series}}} SOME TIME"),
+            Some((series, value)) if series.starts_with("push_") && value != "0" => {
+                format!("{series}}} SOME TIME")
+            }
             _ => line.to_owned(),
         };
         text.lines().filter(shown).map(timeless).collect::<Vec<_>>().join("\n")
@@ -321,7 +395,10 @@ fn sigterm_lets_requests_in_flight_end() {
     let (host, _) = http::split(&gateway.url);
     let mut slow = TcpStream::connect(host).expect("connected");
     slow.set_read_timeout(Some(Duration::from_secs(20))).expect("set");
-    slow.write_all(b"PUT /metrics/job/slow HTTP/1.1\r\nHost: x\r\nExpect: 100-continue\r\nContent-Length: 4\r\n\r\n").expect("sent");
+    slow.write_all(
+        b"PUT /metrics/job/slow HTTP/1.1\r\nHost: x\r\nExpect: 100-continue\r\nContent-Length: 4\r\n\r\n",
+    )
+    .expect("sent");
     // The request is being served when this has come.
     let mut interim = [0; 25];
     slow.read_exact(&mut interim).expect("told to go on");
@@ -342,7 +419,12 @@ fn an_address_in_use_is_named() {
     let (host, _) = http::split(&gateway.url);
     let output = crate::harness::job(["gateway", "--web.listen-address", host]).run();
     assert_eq!(output.code, 1);
-    assert!(output.stderr.contains(&format!("cannot listen on --web.listen-address {host}: Address already in use")), "{output:?}");
+    assert!(
+        output
+            .stderr
+            .contains(&format!("cannot listen on --web.listen-address {host}: Address already in use")),
+        "{output:?}"
+    );
     let output = crate::harness::job(["gateway", "--web.listen-address", "nonsense"]).run();
     assert_eq!(output.code, 125);
     assert!(output.stderr.contains("--web.listen-address \"nonsense\": a port is missing"), "{output:?}");

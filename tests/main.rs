@@ -1,5 +1,6 @@
 //! Tests of the program as its users meet it, and of its formats, in one binary.
 #![allow(clippy::disallowed_methods, reason = "a test may start processes the ordinary way")]
+#![allow(unsafe_code, reason = "a test sets up what a caller can set up")]
 #![allow(missing_docs, reason = "what a test does is in its name")]
 
 mod acceptance;
@@ -8,4 +9,5 @@ mod end_to_end;
 mod exposition;
 mod gateway;
 mod harness;
+mod supervisor;
 mod table;

@@ -47,7 +47,8 @@ pub fn request(method: &str, url: &str, headers: &[(&str, &str)], body: &[u8]) -
         write!(head, "Content-Length: {}\r\n", body.len()).expect("a String grows");
     }
     head.push_str("\r\n");
-    exchange(host, &[head.as_bytes(), body].concat(), method == "HEAD").unwrap_or_else(|e| panic!("{method} {url}: {e}"))
+    exchange(host, &[head.as_bytes(), body].concat(), method == "HEAD")
+        .unwrap_or_else(|e| panic!("{method} {url}: {e}"))
 }
 
 /// The host with its port, and the path.
@@ -67,7 +68,8 @@ pub fn exchange(host: &str, bytes: &[u8], is_head: bool) -> std::io::Result<Answ
     if answer.is_empty() {
         end?;
     }
-    parse(&answer, is_head).ok_or_else(|| std::io::Error::other(format!("no answer: {}", answer.escape_ascii())))
+    parse(&answer, is_head)
+        .ok_or_else(|| std::io::Error::other(format!("no answer: {}", answer.escape_ascii())))
 }
 
 fn parse(answer: &[u8], is_head: bool) -> Option<Answer> {

@@ -131,7 +131,9 @@ impl Job {
 
     /// Runs to the end.
     pub fn run(mut self) -> Output {
-        let mut child = Process(self.0.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().expect("the program is built"));
+        let mut child = Process(
+            self.0.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().expect("the program is built"),
+        );
         let mut stderr = child.0.stderr.take().expect("piped");
         let errors = std::thread::spawn(move || {
             let mut text = Vec::new();
@@ -153,8 +155,9 @@ impl Job {
         Process(self.0.stdout(Stdio::null()).stderr(Stdio::null()).spawn().expect("the program is built"))
     }
 
-    /// The command itself, for what the builder does not know.
-    pub fn command(self) -> Command {
+    /// The command itself, for what the builder does not know; messages are dropped.
+    pub fn command(mut self) -> Command {
+        self.0.stderr(Stdio::null());
         self.0
     }
 }
