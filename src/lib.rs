@@ -1,4 +1,60 @@
-//! jobmon
+//! jobmon supervises batch jobs and serves what became of them to Prometheus.
+//!
+//! Prometheus pulls; a batch job is gone before it is scraped, and its outcome is the metric that matters most. So one
+//! program has two faces: the **supervisor** runs a command, records how it went, takes the metrics that the command writes
+//! into a FIFO, and delivers all of it; the **gateway**, a drop-in for the Pushgateway, takes deliveries and is scraped.
+//!
+//! # Two laws
+//!
+//! 1. **Monitoring never harms the job.** It never delays, changes or prevents it, whatever is broken.
+//! 2. **An answer is true.** A push answered 200 is in the next scrape, and no push can break a scrape.
+//!
+//! # The map
+//!
+//! ```text
+//!                     main ──► cli            every flag and variable, unjudged
+//!                       │
+//!                     config                  judged, with defaults; opens nothing
+//!            ┌──────────┴───────────┐
+//!            ▼                      ▼
+//!        supervise               gateway      the two faces never import each other
+//!            │                      │
+//!         deliver                 store       only `store::writer` changes the store
+//!            └──────────┬───────────┘
+//!                       ▼
+//!             grouping ─► exposition          import nothing of ours above them
+//! ```
+//!
+//! `logging` is started by `main` and used through `tracing`; `config` knows where reports go ([`deliver::Target`]).
+//!
+//! # How data flows
+//!
+//! * A run: command → `spawn` → child; FIFO → `fifo` → `collect` → families; ended → `reap` → outcome → `report` →
+//!   `deliver::courier` → push gateways and textfile → exit code.
+//! * A push: bytes → `gateway::route` → `exposition` → `store::writer`: check → apply → publish → 200.
+//! * A scrape: `store::Snapshot` → `store::expose` → socket.
+//!
+//! # Invariants
+//!
+//! * `exposition` and `grouping` cannot fail for lack of a resource, and no input makes them panic.
+//! * The supervisor never waits for the network before the command runs, nor longer than its deadline after it has ended. It
+//!   has one thread, no runtime, no TLS and no DNS until the command has been started.
+//! * Only `supervise::reap` calls wait. Only `supervise::signals`, `spawn` and `reap` hold unsafe code (and `main` its entry
+//!   point's attribute).
+//! * Only `store::writer` changes the store. Readers hold snapshots.
+//! * There is no global state, and no lock is held across an await.
+//! * Time is a parameter of everything pure: `supervise::state`, `deliver::backoff`, the store's changes.
+//!
+//! # Where to change what
+//!
+//! To forward one more signal, or one less: `supervise::state::Run::pass_on`. To limit what a stranger can send:
+//! [`gateway::limits`]. To add a metric of a run: `supervise::report`. To add an option: [`cli::RUN_OPTIONS`], then
+//! [`config::run_config`]. To change an answer of the gateway: `gateway::error`.
+//!
+//! # Modules, in reading order
+//!
+//! [`exposition`], [`grouping`], [`cli`], [`config`], [`supervise`], [`deliver`], [`store`], [`gateway`], [`logging`].
+
 pub mod cli;
 pub mod config;
 pub mod deliver;
@@ -8,8 +64,3 @@ pub mod grouping;
 pub mod logging;
 pub mod store;
 pub mod supervise;
-
-/// This machine's name.
-pub fn host_name() -> Option<String> {
-    nix::unistd::gethostname().ok().map(|name| name.to_string_lossy().into_owned())
-}

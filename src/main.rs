@@ -9,9 +9,9 @@ use std::process::exit;
 
 use jobmon::cli::{self, Call, GatewayCall, RunCall};
 use jobmon::config::{gateway_config, run_config};
+use jobmon::gateway;
 use jobmon::logging::{self, Style};
 use jobmon::supervise::{self, EXIT_USAGE};
-use jobmon::{gateway, host_name};
 
 /// The exit code of a gateway that cannot serve.
 const EXIT_GATEWAY: u8 = 1;
@@ -55,4 +55,9 @@ fn serve(call: &GatewayCall) -> u8 {
             EXIT_GATEWAY
         }
     }
+}
+
+/// This machine's name, as `--instance` without a value gives it.
+fn host_name() -> Option<String> {
+    nix::unistd::gethostname().ok().map(|name| name.to_string_lossy().into_owned())
 }

@@ -9,5 +9,7 @@ mod end_to_end;
 mod exposition;
 mod gateway;
 mod harness;
+mod packaging;
 mod supervisor;
 mod table;
+mod tidy;

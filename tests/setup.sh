@@ -5,7 +5,7 @@
 set -eu
 cd "$(dirname "$0")/.."
 peers="$PWD/target/peers"
-done_mark="$peers/.done-4"
+done_mark="$peers/.done-5"
 [ -e "$done_mark" ] && exit 0
 
 as_root() { if [ "$(id -u)" = 0 ]; then "$@"; else sudo "$@"; fi; }
@@ -46,5 +46,5 @@ apt-get "$@" update >&2
 unpack "$peers/newest"
 rm -rf "$newest"
 
-python3 -m pip install --quiet --disable-pip-version-check --root-user-action=ignore --target "$peers/python" prometheus_client >&2
+python3 -m pip install --quiet --disable-pip-version-check --root-user-action=ignore --target "$peers/python" prometheus_client pyyaml >&2
 touch "$done_mark"

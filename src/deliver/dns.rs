@@ -1,10 +1,13 @@
 //! Names looked up without the C library's NSS modules, which a static binary cannot load.
 
-use std::net::SocketAddr;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::sync::OnceLock;
 
 use hickory_resolver::TokioResolver;
 use reqwest::dns::{Addrs, Name, Resolve, Resolving};
+
+/// Always this machine (RFC 6761, section 6.3), also where there is no `/etc/hosts` to say so.
+const LOCALHOST: &str = "localhost";
 
 /// Asks the servers of `/etc/resolv.conf`, after `/etc/hosts`. Nothing is read before the first name is looked up, and no
 /// server is asked that the system does not name.
@@ -27,6 +30,11 @@ impl SystemDns {
 
 impl Resolve for SystemDns {
     fn resolve(&self, name: Name) -> Resolving {
+        if name.as_str() == LOCALHOST {
+            let loopback = [IpAddr::from(Ipv4Addr::LOCALHOST), Ipv6Addr::LOCALHOST.into()];
+            let addresses = loopback.map(|ip| SocketAddr::new(ip, 0)).into_iter();
+            return Box::pin(async move { Ok(Box::new(addresses) as Addrs) });
+        }
         let resolver = self.resolver();
         Box::pin(async move {
             let found = resolver?.lookup_ip(name.as_str()).await?;

@@ -37,16 +37,16 @@ pub enum Inconsistent {
     LabelNameNotUtf8 { family: String, bytes: Vec<u8> },
     #[error("collected metric {} has a label named {} whose value is not utf8: {}", quote(.family.as_bytes()), quote(.label.as_bytes()), quote(.bytes))]
     LabelValueNotUtf8 { family: String, label: String, bytes: Vec<u8> },
-    #[error("collected metric {} {{ {}}} has two or more labels with the same name: {label}", quote(.family.as_bytes()), describe(.metric))]
-    DuplicateLabel { family: String, metric: Metric, label: String },
-    #[error("collected metric {} {{ {}}} has a label with an invalid name: {label}", quote(.family.as_bytes()), describe(.metric))]
-    InvalidLabelName { family: String, metric: Metric, label: String },
-    #[error("collected metric {} {{ {}}} must not have an explicit {} label", quote(.family.as_bytes()), describe(.metric), quote(.label.as_bytes()))]
-    ExplicitBound { family: String, metric: Metric, label: &'static str },
-    #[error("collected metric {} {{ {}}} was collected before with the same name and label values", quote(.family.as_bytes()), describe(.metric))]
-    DuplicateSeries { family: String, metric: Metric },
-    #[error("collected metric {} {{ {}}} is not a {}", quote(.family.as_bytes()), describe(.metric), .expected.proto_name())]
-    TypeConflict { family: String, metric: Metric, expected: MetricType },
+    #[error("collected metric {} {{ {metric}}} has two or more labels with the same name: {label}", quote(.family.as_bytes()))]
+    DuplicateLabel { family: String, metric: String, label: String },
+    #[error("collected metric {} {{ {metric}}} has a label with an invalid name: {label}", quote(.family.as_bytes()))]
+    InvalidLabelName { family: String, metric: String, label: String },
+    #[error("collected metric {} {{ {metric}}} must not have an explicit {} label", quote(.family.as_bytes()), quote(.label.as_bytes()))]
+    ExplicitBound { family: String, metric: String, label: &'static str },
+    #[error("collected metric {} {{ {metric}}} was collected before with the same name and label values", quote(.family.as_bytes()))]
+    DuplicateSeries { family: String, metric: String },
+    #[error("collected metric {} {{ {metric}}} is not a {}", quote(.family.as_bytes()), .expected.proto_name())]
+    TypeConflict { family: String, metric: String, expected: MetricType },
     #[error("gathered metric family {family} has type {} but should have {}", .kind.proto_name(), .expected.proto_name())]
     OwnTypeConflict { family: String, kind: MetricType, expected: MetricType },
     #[error("collected metric named {} collides with previously collected {} named {}", quote(.name.as_bytes()), .kind.text_name(), quote(.base.as_bytes()))]
@@ -55,17 +55,43 @@ pub enum Inconsistent {
     CollidesWithPart { name: String, other: String },
     #[error("collected metric named {} collides with previously collected metric named {}: both are exposed as {}", quote(.name.as_bytes()), quote(.other.as_bytes()), Escaping::Underscores.escape(.name))]
     CollidesEscaped { name: String, other: String },
-    #[error("{} error(s) occurred:{}", .0.len(), list(.0))]
-    Several(Vec<Inconsistent>),
+    #[error("{count} error(s) occurred:{}", list(*.count, .listed))]
+    Several { count: usize, listed: Vec<Inconsistent> },
 }
 
 /// How many of several faults are listed in an answer.
 const LISTED_FAULTS_MAX: usize = 100;
 
-fn list(errors: &[Inconsistent]) -> String {
-    let listed =
-        errors.iter().take(LISTED_FAULTS_MAX).map(|error| format!("\n* {error}")).collect::<String>();
-    if errors.len() > LISTED_FAULTS_MAX { listed + "\n* ..." } else { listed }
+fn list(count: usize, listed: &[Inconsistent]) -> String {
+    let mut text = String::new();
+    for fault in listed {
+        write!(text, "\n* {fault}").expect("a String grows");
+    }
+    if count > listed.len() { text + "\n* ..." } else { text }
+}
+
+/// Faults found so far; beyond [`LISTED_FAULTS_MAX`] they are only counted.
+#[derive(Default)]
+struct Faults {
+    count: usize,
+    listed: Vec<Inconsistent>,
+}
+
+impl Faults {
+    fn push(&mut self, fault: Inconsistent) {
+        self.count += 1;
+        if self.listed.len() < LISTED_FAULTS_MAX {
+            self.listed.push(fault);
+        }
+    }
+
+    fn into_result(mut self) -> Result<(), Inconsistent> {
+        match self.count {
+            0 => Ok(()),
+            1 => Err(self.listed.swap_remove(0)),
+            count => Err(Inconsistent::Several { count, listed: self.listed }),
+        }
+    }
 }
 
 fn collided(name: &str, other: &str) -> &'static str {
@@ -165,33 +191,30 @@ pub fn check(
     families: &[MetricFamily],
     exposed: &impl Exposed,
 ) -> Result<Vec<Vec<Fingerprint>>, Inconsistent> {
-    let mut check = Check { exposed, names: HashMap::new(), series: HashSet::new(), faults: Vec::new() };
+    let mut check = Check::new(exposed);
     if families.iter().flat_map(|family| &family.metrics).any(|metric| metric.timestamp_ms.is_some()) {
         return Err(Inconsistent::Timestamps);
     }
     let fingerprints = families.iter().map(|family| check.family(family)).collect();
-    match check.faults.len() {
-        0 => Ok(fingerprints),
-        1 => Err(check.faults.swap_remove(0)),
-        _ => Err(Inconsistent::Several(check.faults)),
-    }
+    check.faults.into_result()?;
+    Ok(fingerprints)
 }
 
-/// Parts families that can be exposed together from those that cannot, and tells why not; of two that collide the first stays.
-pub fn keep_exposable(families: Vec<MetricFamily>) -> (Vec<MetricFamily>, Vec<Inconsistent>) {
+/// Parts families that can be exposed together from those that cannot, of two that collide the first stays; tells how many
+/// faults there were, and the first.
+pub fn keep_exposable(families: Vec<MetricFamily>) -> (Vec<MetricFamily>, usize, Option<Inconsistent>) {
     let (good, faults) = {
-        let mut check =
-            Check { exposed: &Nothing, names: HashMap::new(), series: HashSet::new(), faults: Vec::new() };
+        let mut check = Check::new(&Nothing);
         let mut good = Vec::with_capacity(families.len());
         for family in &families {
-            let before = check.faults.len();
+            let before = check.faults.count;
             check.family(family);
-            good.push(check.faults.len() == before);
+            good.push(check.faults.count == before);
         }
         (good, check.faults)
     };
     let kept = families.into_iter().zip(good).filter_map(|(family, good)| good.then_some(family)).collect();
-    (kept, faults)
+    (kept, faults.count, faults.listed.into_iter().next())
 }
 
 struct Check<'a, E> {
@@ -199,10 +222,14 @@ struct Check<'a, E> {
     /// Escaped names of the families judged so far.
     names: HashMap<Cow<'a, str>, (&'a str, MetricType)>,
     series: HashSet<Fingerprint>,
-    faults: Vec<Inconsistent>,
+    faults: Faults,
 }
 
 impl<'a, E: Exposed> Check<'a, E> {
+    fn new(exposed: &'a E) -> Self {
+        Self { exposed, names: HashMap::new(), series: HashSet::new(), faults: Faults::default() }
+    }
+
     fn family(&mut self, family: &'a MetricFamily) -> Vec<Fingerprint> {
         if let Err(fault) = self.name_and_type(family) {
             self.faults.push(fault);
@@ -233,7 +260,7 @@ impl<'a, E: Exposed> Check<'a, E> {
                 return Err(Inconsistent::CollidesEscaped { name: name(), other: other.to_owned() });
             }
             Some((_, expected)) if expected != family.kind => {
-                let Some(metric) = family.metrics.first().cloned() else { return Ok(()) };
+                let Some(metric) = family.metrics.first().map(describe) else { return Ok(()) };
                 return Err(Inconsistent::TypeConflict { family: name(), metric, expected });
             }
             Some(_) | None => {}
@@ -268,7 +295,7 @@ impl<'a, E: Exposed> Check<'a, E> {
     }
 
     fn metric(&mut self, family: &MetricFamily, metric: &Metric) -> Result<Fingerprint, Inconsistent> {
-        let fault = |label: &str| (family.name.clone(), metric.clone(), label.to_owned());
+        let fault = |label: &str| (family.name.clone(), describe(metric), label.to_owned());
         let mut escaped_before = HashSet::with_capacity(metric.labels.len());
         for (label, _) in metric.labels.iter() {
             let escaped = Escaping::Underscores.escape(label);

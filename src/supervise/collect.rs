@@ -124,9 +124,9 @@ impl Collector {
         if ended && (all.overlong || !all.partial.is_empty()) {
             all.take(b"\n");
         }
-        let (families, faults) = check::keep_exposable(all.gatherer.finish());
-        let refused = all.refused + faults.len() as u64;
-        let first_fault = faults.into_iter().next().map(|fault| (0, fault.into()));
+        let (families, faults, first) = check::keep_exposable(all.gatherer.finish());
+        let refused = all.refused + faults as u64;
+        let first_fault = first.map(|fault| (0, fault.into()));
         Collected { families, taken: all.taken, refused, first_refused: all.first_refused.or(first_fault) }
     }
 
