@@ -215,6 +215,8 @@ fn protobuf_is_taken_in() {
     }
 }
 
+type Headers = &'static [(&'static str, &'static str)];
+
 /// Pushes that take a Pushgateway's target down: here a real Prometheus goes on scraping, and the others' samples stay.
 #[test]
 fn no_push_breaks_a_scrape() {
@@ -222,7 +224,7 @@ fn no_push_breaks_a_scrape() {
     accepted(&gateway, "/metrics/job/good", "good 1\n");
     let prometheus = prometheus(Suite::Newest, &gateway.url);
     wait_for("a first scrape", || prometheus.query("good"));
-    let poison: [(&str, &[u8], &[(&str, &str)]); 9] = [
+    let poison: [(&str, &[u8], Headers); 9] = [
         ("/metrics/job/%FF", b"a 1\n", &[]),
         ("/metrics/job/x/a@base64/_w", b"a 1\n", &[]),
         ("/metrics/job/p", b"# HELP a \xff\na 1\n", &[]),

@@ -1,8 +1,10 @@
 //! The supervisor, as its caller and its command meet it.
 
+use std::ffi::OsStr;
 use std::fs;
 use std::io::{Read as _, Write as _};
 use std::net::TcpListener;
+use std::os::unix::ffi::OsStrExt as _;
 use std::os::unix::fs::PermissionsExt as _;
 use std::os::unix::process::CommandExt as _;
 use std::path::Path;
@@ -181,8 +183,6 @@ fn bytes_pass_through_unchanged() {
     assert!(received == bytes);
     assert!(child.wait().expect("ends").success());
     // An argument that is no text.
-    use std::ffi::OsStr;
-    use std::os::unix::ffi::OsStrExt as _;
     let mut command = quiet(&["printf", "%s"]).command();
     let output = command.arg(OsStr::from_bytes(b"\xff\xfe")).output().expect("built");
     assert_eq!(output.stdout, b"\xff\xfe");

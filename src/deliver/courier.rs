@@ -4,6 +4,7 @@
 //! counts. The last report always arrives last: a lane that is busy with an earlier one lets it end, or gives it up after
 //! [`PROGRESS_GRACE`].
 
+use std::fmt::Write as _;
 use std::io;
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -270,11 +271,11 @@ pub fn describe(sinks: &Sinks, report: &Report) -> String {
         let mut url = target.push_url(&sinks.key);
         let _ = url.set_username("");
         let _ = url.set_password(None);
-        text.push_str(&format!("jobmon: would POST to {url}\n"));
+        let _ = writeln!(text, "jobmon: would POST to {url}");
     }
     if let Some(dir) = &sinks.textfile_dir {
         let file = Textfile::new(dir.clone(), sinks.key.clone());
-        text.push_str(&format!("jobmon: would write {}\n", file.path().display()));
+        let _ = writeln!(text, "jobmon: would write {}", file.path().display());
     }
     text.push_str(&String::from_utf8_lossy(&body));
     text

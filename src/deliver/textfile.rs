@@ -91,8 +91,9 @@ fn kept(path: &Path, new: &[MetricFamily], about: About) -> Vec<MetricFamily> {
         goes_on && !names.contains(family.name.as_str())
     });
     // A name of the old run may collide with a sample of the new one, and then the whole file is refused.
-    let clashes =
-        |family: &MetricFamily| check::check(&[new, &[family.clone()]].concat(), &check::Nothing).is_err();
+    let clashes = |family: &MetricFamily| {
+        check::check(&[new, std::slice::from_ref(family)].concat(), &check::Nothing).is_err()
+    };
     old.retain(|family| family.name.starts_with(OWN_PREFIX) || !clashes(family));
     old
 }

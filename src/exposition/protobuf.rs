@@ -378,8 +378,8 @@ mod read {
         })
     }
 
-    fn timestamp(t: wire::Timestamp) -> Timestamp {
-        Timestamp { seconds: t.seconds, nanos: t.nanos }
+    fn timestamp(wire::Timestamp { seconds, nanos }: wire::Timestamp) -> Timestamp {
+        Timestamp { seconds, nanos }
     }
 }
 
@@ -458,10 +458,10 @@ mod write {
             (out.zero_count, out.zero_count_float) = count(native.zero_count);
             out.schema = Some(native.schema);
             out.zero_threshold = Some(native.zero_threshold);
-            out.positive_span = native.positive.spans.iter().map(span).collect();
+            out.positive_span = native.positive.spans.iter().copied().map(span).collect();
             out.positive_delta.clone_from(&native.positive.deltas);
             out.positive_count.clone_from(&native.positive.counts);
-            out.negative_span = native.negative.spans.iter().map(span).collect();
+            out.negative_span = native.negative.spans.iter().copied().map(span).collect();
             out.negative_delta.clone_from(&native.negative.deltas);
             out.negative_count.clone_from(&native.negative.counts);
         }
@@ -478,7 +478,7 @@ mod write {
         }
     }
 
-    fn span(span: &Span) -> wire::BucketSpan {
+    fn span(span: Span) -> wire::BucketSpan {
         wire::BucketSpan { offset: Some(span.offset), length: Some(span.length) }
     }
 

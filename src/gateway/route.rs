@@ -166,8 +166,8 @@ fn redirect(permanent: bool, path: &[u8]) -> Misroute {
 mod tests {
     use super::*;
 
-    fn key(job: &str, labels: &[(&str, &str)]) -> Result<GroupingKey, GroupingError> {
-        Ok(GroupingKey::new(job, labels.iter().copied()))
+    fn key(job: &str, labels: &[(&str, &str)]) -> GroupingKey {
+        GroupingKey::new(job, labels.iter().copied())
     }
 
     fn moved(permanent: bool, location: &str) -> Result<Route, Misroute> {
@@ -189,13 +189,13 @@ mod tests {
             (Method::PUT, "/metrics/job", Err(Misroute::NotFound)),
             (Method::PUT, "/metrics/job/", moved(false, "/metrics/job")),
             (Method::PUT, "/metrics/job@base64/", Err(Misroute::NotFound)),
-            (Method::PUT, "/metrics/job/x", Ok(Route::Push { mode: replace, key: key("x", &[]) })),
+            (Method::PUT, "/metrics/job/x", Ok(Route::Push { mode: replace, key: Ok(key("x", &[])) })),
             (
                 Method::POST,
                 "/metrics/job/x/",
-                Ok(Route::Push { mode: PushMode::ReplaceFamilies, key: key("x", &[]) }),
+                Ok(Route::Push { mode: PushMode::ReplaceFamilies, key: Ok(key("x", &[])) }),
             ),
-            (Method::DELETE, "/metrics/job/x/a/b", Ok(Route::Delete { key: key("x", &[("a", "b")]) })),
+            (Method::DELETE, "/metrics/job/x/a/b", Ok(Route::Delete { key: Ok(key("x", &[("a", "b")])) })),
             (Method::PATCH, "/metrics/job/x", Err(Misroute::MethodNotAllowed { allow: PUSH_METHODS })),
             (Method::GET, "/metrics/job/x", Err(Misroute::MethodNotAllowed { allow: PUSH_METHODS })),
             (Method::PUT, "/metrics/job//a/b", moved(true, "/metrics/job/a/b")),
@@ -215,7 +215,7 @@ mod tests {
     fn a_slash_splits_even_if_it_is_escaped() {
         assert_eq!(
             route(&Method::DELETE, "/metrics/job/x%2Fa%2Fb"),
-            Ok(Route::Delete { key: key("x", &[("a", "b")]) })
+            Ok(Route::Delete { key: Ok(key("x", &[("a", "b")])) })
         );
     }
 

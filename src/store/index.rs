@@ -11,13 +11,13 @@ use crate::exposition::labels::Escaping;
 /// The index over all stored families.
 pub(super) struct Index {
     /// By escaped name.
-    names: HashMap<String, Name>,
+    names: HashMap<String, Exposing>,
     series: HashMap<Fingerprint, GroupId>,
     own: HashMap<String, MetricType>,
 }
 
-struct Name {
-    /// As it was pushed.
+struct Exposing {
+    /// The name as it was pushed.
     name: Arc<str>,
     kind: MetricType,
     /// How many groups have a family of the name.
@@ -32,7 +32,8 @@ impl Index {
     pub(super) fn add(&mut self, group: GroupId, name: &Arc<str>, stored: &StoredFamily) {
         let escaped = Escaping::Underscores.escape(name).into_owned();
         let kind = stored.family.kind;
-        let entry = self.names.entry(escaped).or_insert_with(|| Name { name: name.clone(), kind, groups: 0 });
+        let entry =
+            self.names.entry(escaped).or_insert_with(|| Exposing { name: name.clone(), kind, groups: 0 });
         entry.groups += 1;
         self.series.extend(stored.fingerprints.iter().map(|fingerprint| (*fingerprint, group)));
     }

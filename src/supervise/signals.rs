@@ -3,7 +3,7 @@
 //! Everything that can be caught is blocked and read from a signalfd. No handler is ever installed, so nothing has to be
 //! undone for the command: a handler on a signal inherited as ignored would make it default there. Blocked, SIGPIPE and
 //! SIGXFSZ are failed writes instead of deaths, and SIGTTOU does not stop us when a message goes to the terminal
-//! (signal(7), tty_ioctl(4)).
+//! (signal(7), `tty_ioctl(4)`).
 #![allow(
     unsafe_code,
     reason = "kill(2) with real-time signals and the disposition of SIGCHLD have no safe wrapper"

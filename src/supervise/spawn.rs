@@ -110,14 +110,12 @@ pub fn spawn(start: &Start<'_>) -> Result<Child, SpawnError> {
                 let _ = setpgid(child, child);
             }
             let mut errno = [0; 4];
-            match reader.read_exact(&mut errno) {
+            if reader.read_exact(&mut errno).is_err() {
                 // The pipe was closed by exec.
-                Err(_) => Ok(Child { pid: child, leads_group: start.own_group }),
-                Ok(()) => {
-                    super::reap::forget(child);
-                    Err(SpawnError::Exec(Errno::from_raw(i32::from_ne_bytes(errno))))
-                }
+                return Ok(Child { pid: child, leads_group: start.own_group });
             }
+            super::reap::forget(child);
+            Err(SpawnError::Exec(Errno::from_raw(i32::from_ne_bytes(errno))))
         }
     }
 }

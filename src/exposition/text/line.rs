@@ -464,7 +464,7 @@ struct LabelSet<'a> {
 }
 
 impl<'a> LabelSet<'a> {
-    fn contains(&self, name: &Cow<'a, str>, family: Option<&Target<'a>>) -> bool {
+    fn contains(&self, name: &str, family: Option<&Target<'a>>) -> bool {
         if bound_label(family) == Some(name) {
             false
         } else if self.names.is_empty() {

@@ -122,7 +122,7 @@ impl Family {
         let kind = *self.kind.get_or_insert(MetricType::Untyped);
         let labels = Labels::from_pairs(sample.labels.iter().map(|(n, v)| (n, v)));
         let timestamp_ms = sample.timestamp_ms;
-        let simple = match kind {
+        let value = match kind {
             MetricType::Counter => Value::counter(sample.value),
             MetricType::Gauge => Value::Gauge(sample.value),
             MetricType::Untyped => Value::Untyped(sample.value),
@@ -144,8 +144,8 @@ impl Family {
             }
         };
         match repeated {
-            Repeated::Kept => self.metrics.push(Metric { labels, value: simple, timestamp_ms }),
-            Repeated::Replaces => self.assembled(labels, || Value::Untyped(0.0)).value = simple,
+            Repeated::Kept => self.metrics.push(Metric { labels, value, timestamp_ms }),
+            Repeated::Replaces => self.assembled(labels, || Value::Untyped(0.0)).value = value,
         }
     }
 
