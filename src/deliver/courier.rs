@@ -46,6 +46,17 @@ pub struct Courier {
     orders: watch::Sender<Order>,
 }
 
+/// Calls a function when it goes.
+struct OnDrop<F: FnOnce()>(Option<F>);
+
+impl<F: FnOnce()> Drop for OnDrop<F> {
+    fn drop(&mut self) {
+        if let Some(call) = self.0.take() {
+            call();
+        }
+    }
+}
+
 /// What the lanes are to do.
 #[derive(Debug, Clone)]
 struct Order {
@@ -62,6 +73,8 @@ impl Courier {
     pub fn start(sinks: Sinks, done: impl FnOnce() + Send + 'static) -> io::Result<Self> {
         let (orders, inbox) = watch::channel(Order { report: None, deadline: None });
         std::thread::Builder::new().name("courier".to_owned()).spawn(move || {
+            // Also when the thread panics: nobody waits for a courier who is gone.
+            let _done = OnDrop(Some(done));
             match tokio::runtime::Builder::new_current_thread().enable_all().build() {
                 Ok(runtime) => {
                     runtime.block_on(deliver(sinks, inbox));
@@ -70,7 +83,6 @@ impl Courier {
                 }
                 Err(error) => error!(%error, "cannot deliver anything"),
             }
-            done();
         })?;
         Ok(Self { orders })
     }
@@ -101,7 +113,11 @@ async fn deliver(sinks: Sinks, inbox: watch::Receiver<Order>) {
     if let Some(dir) = sinks.textfile_dir {
         lanes.spawn(textfile_lane(Textfile::new(dir, sinks.key), inbox));
     }
-    while lanes.join_next().await.is_some() {}
+    while let Some(lane) = lanes.join_next().await {
+        if let Err(error) = lane {
+            error!(%error, "delivery broke down, the result of the run may be lost");
+        }
+    }
 }
 
 /// The next report, and whether it is the last; `None` when there will be no more.

@@ -5,7 +5,8 @@
 
 use crate::exposition::check::{self, Inconsistent};
 use crate::exposition::labels::{Labels, RESERVED_PREFIX};
-use crate::exposition::text::line::{self, Line, LineError, Sample};
+use crate::exposition::text::error::LineError;
+use crate::exposition::text::line::{self, Line, Sample};
 use crate::exposition::text::parse::{Gatherer, Repeated};
 use crate::exposition::{MetricFamily, Validation};
 use crate::grouping::JOB_LABEL;

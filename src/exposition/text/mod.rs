@@ -4,6 +4,7 @@
 //! families; [`encode`](mod@encode) writes families. Numbers have Go's form ([`go`]).
 
 pub mod encode;
+pub mod error;
 pub mod go;
 pub mod line;
 pub mod parse;

@@ -2,7 +2,8 @@
 
 use std::collections::HashMap;
 
-use super::line::{self, Families, Line, LineError, Role, Sample};
+use super::error::LineError;
+use super::line::{self, Families, Line, Role, Sample};
 use crate::exposition::family::{
     Bucket, Count, Histogram, Metric, MetricFamily, MetricType, Quantile, Summary, Value,
 };
