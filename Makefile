@@ -5,7 +5,7 @@
 # Fetches the programs that the tests start, builds the static binary that the packaging tests run, and runs everything.
 test:
 	sh tests/setup.sh
-	JOBMON_STATIC="$$(sh packaging/build-static.sh)" cargo test --locked --all-targets
+	JOBMON_STATIC="$$(sh packaging/build-static.sh)" cargo test --locked --lib --test jobmon
 
 static:
 	sh packaging/build-static.sh

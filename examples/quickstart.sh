@@ -47,7 +47,7 @@ scrape() {
 echo "== running a job: jobmon --push-interval 1s -- examples/count-items.sh"
 "$jobmon" --push-url "http://$address" --push-interval 1s -- examples/count-items.sh &
 job=$!
-sleep 1.5
+until scrape | grep -q '^processed_items' || ! kill -0 "$job" 2>/dev/null; do sleep 0.1; done
 echo "== what Prometheus scrapes while it runs"
 scrape | grep 'job="count-items"' | grep -E '^(jobmon_running|processed_items)'
 wait "$job"

@@ -3,6 +3,7 @@
 //! A nonsense value of a monitoring option never keeps a job from running: it becomes a [`Warning`], and the job runs
 //! without it.
 
+use std::collections::BTreeMap;
 use std::ffi::{OsStr, OsString};
 use std::fmt;
 use std::path::{Path, PathBuf};
@@ -15,12 +16,15 @@ use crate::deliver::Target;
 use crate::exposition::labels::{Labels, RESERVED_PREFIX, Validation};
 use crate::grouping::{GroupingKey, JOB_LABEL};
 
+const PUSH_URL: &str = "push-url";
 /// Where pushes go if nobody says otherwise.
 const DEFAULT_PUSH_URL: &str = "http://127.0.0.1:9091";
 const DEFAULT_PUSH_DEADLINE: Duration = Duration::from_secs(10);
 const DEFAULT_PUSH_INTERVAL: Duration = Duration::from_secs(15);
+/// Pushing more often would be a burden for everybody.
+const PUSH_INTERVAL_MIN: Duration = Duration::from_millis(100);
 /// Longer times than this (a century) mean the same as this.
-const DURATION_MAX: Duration = Duration::from_secs(100 * 366 * 24 * 3600);
+const DURATION_MAX: Duration = Duration::from_hours(100 * 366 * 24);
 
 /// How a command is to be run.
 #[derive(Debug)]
@@ -98,17 +102,20 @@ pub fn run_config(
 ) -> (RunConfig, Vec<Warning>) {
     let mut reader = Reader { given: call.given, environment: &environment, warnings: Vec::new() };
     let job = reader.one("job", job_name).unwrap_or_else(|| default_job(&call.command[0]));
-    let mut grouping = reader.many("grouping", |text| label(text).and_then(not_job));
+    let mut grouping = reader.many("grouping", |text| label(text).and_then(not_ours));
     if let Some(instance) = reader.one("instance", |name| Ok(name.to_owned())) {
         let name = if instance.is_empty() { host_name() } else { Some(instance) };
         grouping.extend(name.map(|name| ("instance".to_owned(), name)));
     }
     let key = GroupingKey::new(&job, grouping);
-    let labels = reader.many("label", |text| {
-        let (name, value) = label(text)?;
-        let free = key.labels().get(&name).is_none();
-        free.then_some((name, value)).ok_or_else(|| "the label is part of the grouping key".to_owned())
-    });
+    let labels: BTreeMap<String, String> = reader
+        .many("label", |text| {
+            let (name, value) = label(text)?;
+            let free = key.labels().get(&name).is_none();
+            free.then_some((name, value)).ok_or_else(|| "the label is part of the grouping key".to_owned())
+        })
+        .into_iter()
+        .collect();
     let textfile_dir = reader.path("textfile-dir");
     let targets = reader.targets(textfile_dir.is_some());
     let config = RunConfig {
@@ -117,7 +124,7 @@ pub fn run_config(
         targets,
         textfile_dir,
         push_deadline: reader.one("push-deadline", duration).unwrap_or(DEFAULT_PUSH_DEADLINE),
-        push_interval: reader.one("push-interval", duration).unwrap_or(DEFAULT_PUSH_INTERVAL),
+        push_interval: reader.one("push-interval", interval).unwrap_or(DEFAULT_PUSH_INTERVAL),
         metrics: reader.one("metrics", metrics_mode).unwrap_or(MetricsMode::Fifo),
         dry_run: reader.flag("dry-run"),
         log_level: reader.log_level(call.quiet, call.verbose),
@@ -162,18 +169,28 @@ impl<E: Fn(&str) -> Option<OsString>> Reader<'_, E> {
             .find(|option| option.name == name)
             .expect("only options of the table are read");
         let variable = option.variable();
-        let Some(value) = (self.environment)(&variable).filter(|value| !value.is_empty()) else {
+        let Some(value) =
+            (self.environment)(&variable).filter(|value| !value.is_empty() && !self.is_outer(name))
+        else {
             return (variable, Vec::new());
         };
         let values = match (option.takes, value.to_str()) {
+            (Takes::Many(_), Some(list)) if name == PUSH_URL => {
+                split_urls(list).into_iter().map(OsString::from).collect()
+            }
             (Takes::Many(_), Some(list)) => list.split(',').map(str::trim).map(OsString::from).collect(),
             _ => vec![value],
         };
         (variable, values)
     }
 
+    /// Whether a variable was set for this command by a supervisor around us, about itself.
+    fn is_outer(&self, name: &str) -> bool {
+        ["job", "metrics"].contains(&name) && (self.environment)("JOBMON_RUN_ID").is_some()
+    }
+
     fn warn(&mut self, option: &str, value: &OsStr, problem: impl Into<String>) {
-        let value = redacted(&value.to_string_lossy());
+        let value = value.to_string_lossy().into_owned();
         self.warnings.push(Warning { option: option.to_owned(), value, problem: problem.into() });
     }
 
@@ -184,6 +201,9 @@ impl<E: Fn(&str) -> Option<OsString>> Reader<'_, E> {
             // Labels and job names are UTF-8; what is not becomes the replacement character.
             match judge(&value.to_string_lossy()) {
                 Ok(value) => judged.push(value),
+                Err(problem) if name == PUSH_URL => {
+                    self.warn(&source, OsStr::new(&without_secrets(&value)), problem);
+                }
                 Err(problem) => self.warn(&source, &value, problem),
             }
         }
@@ -210,8 +230,8 @@ impl<E: Fn(&str) -> Option<OsString>> Reader<'_, E> {
 
     /// A sink that was configured, even badly, replaces the default.
     fn targets(&mut self, other_sink: bool) -> Vec<Target> {
-        let configured = !self.values("push-url").1.is_empty();
-        let targets = self.many("push-url", |url| Target::parse(url).map_err(|error| error.to_string()));
+        let configured = !self.values(PUSH_URL).1.is_empty();
+        let targets = self.many(PUSH_URL, |url| Target::parse(url).map_err(|error| error.to_string()));
         if self.flag("no-push") {
             Vec::new()
         } else if configured || other_sink {
@@ -236,12 +256,26 @@ impl<E: Fn(&str) -> Option<OsString>> Reader<'_, E> {
     }
 }
 
-/// A value as it may be shown: a password in a URL is left out.
-fn redacted(value: &str) -> String {
-    match (value.split_once("://"), value.rsplit_once('@')) {
-        (Some((scheme, _)), Some((_, rest))) => format!("{scheme}://***@{rest}"),
-        _ => value.to_owned(),
+/// What of a URL may be shown although it is none: nothing if there may be a password in it, else all but its query.
+fn without_secrets(value: &OsStr) -> String {
+    let text = value.to_string_lossy();
+    if text.contains('@') {
+        return "***".to_owned();
     }
+    text.split('?').next().unwrap_or_default().to_owned()
+}
+
+/// Parts a list of URLs, which may have commas themselves, where a new one begins.
+fn split_urls(list: &str) -> Vec<String> {
+    let mut urls: Vec<String> = Vec::new();
+    for piece in list.split(',') {
+        let begins = ["http:", "https:", "unix:"].iter().any(|scheme| piece.trim_start().starts_with(scheme));
+        match urls.last_mut().filter(|_| !begins) {
+            Some(url) => *url = format!("{url},{piece}"),
+            None => urls.push(piece.trim().to_owned()),
+        }
+    }
+    urls
 }
 
 fn job_name(text: &str) -> Result<String, String> {
@@ -265,8 +299,13 @@ fn label(text: &str) -> Result<(String, String), String> {
     Ok((name.to_owned(), value.to_owned()))
 }
 
-fn not_job(label: (String, String)) -> Result<(String, String), String> {
-    if label.0 == JOB_LABEL { Err("use --job for the job".to_owned()) } else { Ok(label) }
+fn not_ours(label: (String, String)) -> Result<(String, String), String> {
+    match label.0.as_str() {
+        JOB_LABEL => Err("use --job for the job".to_owned()),
+        // It tells the two series of jobmon_context_switches apart.
+        "kind" => Err("the label kind is jobmon's own in a grouping key".to_owned()),
+        _ => Ok(label),
+    }
 }
 
 fn duration(text: &str) -> Result<Duration, String> {
@@ -279,6 +318,11 @@ fn duration(text: &str) -> Result<Duration, String> {
     };
     let parsed = parsed.ok_or("write a duration such as 90s, 1m30s, 250ms, or a number of seconds")?;
     Ok(parsed.min(DURATION_MAX))
+}
+
+fn interval(text: &str) -> Result<Duration, String> {
+    let interval = duration(text)?;
+    Ok(if interval.is_zero() { interval } else { interval.max(PUSH_INTERVAL_MIN) })
 }
 
 fn metrics_mode(text: &str) -> Result<MetricsMode, String> {
@@ -378,7 +422,13 @@ mod tests {
             (("metrics", "pipe"), "use fifo, file or off"),
             (("job", ""), "needs a name"),
             (("log-level", "loud"), "use off"),
-            (("push-url", "ftp://user:secret@x"), "ftp://***@x"),
+            (
+                ("push-url", "ftp://user:secret@x"),
+                "--push-url \"***\" is passed over: pushes do not go to ftp:",
+            ),
+            (("push-url", "user:secret@host:9091"), "--push-url \"***\""),
+            (("push-url", "ftp://x/?token=secret"), "--push-url \"ftp://x/\""),
+            (("grouping", "kind=x"), "jobmon's own"),
             (("push-url", "localhost:9091"), "http://localhost:9091"),
             (("textfile-dir", ""), "a directory"),
         ] {
@@ -389,6 +439,28 @@ mod tests {
         }
         let (_, warnings) = config_with(&[], &[("JOBMON_NO_PUSH", "maybe")]);
         assert!(warnings[0].starts_with("JOBMON_NO_PUSH \"maybe\" is passed over"), "{warnings:?}");
+    }
+
+    #[test]
+    fn lists_of_urls_may_hold_commas() {
+        let (config, warnings) = config_with(&[], &[("JOBMON_PUSH_URL", "http://u:sec,ret@a:1,unix:/s")]);
+        assert_eq!(
+            (urls(&config), warnings.len()),
+            (vec!["http://a:1/".to_owned(), "unix:/s".to_owned()], 0)
+        );
+    }
+
+    #[test]
+    fn what_a_supervisor_around_us_has_set_is_its_own() {
+        let outer = [("JOBMON_RUN_ID", "1"), ("JOBMON_JOB", "outer"), ("JOBMON_METRICS", "/tmp/x/metrics")];
+        let (config, warnings) = config_with(&[], &outer);
+        assert_eq!((config.key.job(), config.metrics, warnings.len()), ("clean.up", MetricsMode::Fifo, 0));
+    }
+
+    #[test]
+    fn of_two_labels_with_one_name_the_last_counts() {
+        let (config, _) = config_with(&[("label", "a=1"), ("label", "a=2")], &[]);
+        assert_eq!(config.labels, Labels::from_pairs([("a", "2")]));
     }
 
     #[test]

@@ -182,11 +182,11 @@ fn into_text(name: &str, value: Vec<u8>) -> Result<String, GroupingError> {
         .map_err(|e| GroupingError::ValueNotUtf8 { name: name.to_owned(), value: e.into_bytes() })
 }
 
-/// Decodes after removing trailing `=`. A fault gives the bytes decoded before it and its place, as Go reports them.
+/// Decodes after removing trailing `=`, and line ends, which Go passes over. A fault gives the bytes decoded before it and its place, as Go reports them.
 fn decode_base64(text: &[u8]) -> Result<Vec<u8>, (Vec<u8>, usize)> {
     let end = text.iter().rposition(|b| *b != b'=').map_or(0, |last| last + 1);
-    let text = &text[..end];
-    BASE64.decode(text).map_err(|error| {
+    let text: Vec<u8> = text[..end].iter().copied().filter(|b| !b"\r\n".contains(b)).collect();
+    BASE64.decode(&text).map_err(|error| {
         let at = match error {
             base64::DecodeError::InvalidByte(at, _) | base64::DecodeError::InvalidLastSymbol(at, _) => at,
             // One character is left over.
@@ -221,7 +221,7 @@ mod tests {
 
     #[test]
     fn paths_give_keys() {
-        let ok: [(&str, &[(&str, &str)]); 15] = [
+        let ok: [(&str, &[(&str, &str)]); 16] = [
             ("/job/x", &[("job", "x")]),
             ("/job/x/", &[("job", "x")]),
             ("/job/x/instance/", &[("instance", ""), ("job", "x")]),
@@ -236,6 +236,7 @@ mod tests {
             ("/job@base64/L3Zhci90bXA=", &[("job", "/var/tmp")]),
             ("/job@base64/L3Zhci90bXA", &[("job", "/var/tmp")]),
             ("/job%40base64/L3Zhci90bXA====", &[("job", "/var/tmp")]),
+            ("/job/x/a@base64/Y%0AQ", &[("a", "a"), ("job", "x")]),
             ("/job/x/a%40base64/YQ", &[("a", "a"), ("job", "x")]),
         ];
         for (path, labels) in ok {

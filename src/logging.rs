@@ -1,8 +1,11 @@
 //! Messages on stderr: `jobmon: …` from the supervisor, whose stderr is the command's, and logfmt from the gateway.
 
 use std::fmt::{self, Write as _};
+use std::io::{self, Write as _};
+use std::os::fd::AsFd as _;
 
 use chrono::{SecondsFormat, Utc};
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use tracing::field::{Field, Visit};
 use tracing::level_filters::LevelFilter;
 use tracing::{Event, Subscriber};
@@ -23,11 +26,45 @@ pub enum Style {
 pub fn start(style: Style, level: LevelFilter) {
     let subscriber = tracing_subscriber::fmt()
         .with_max_level(level)
-        .with_writer(std::io::stderr)
+        .with_writer(|| Stderr)
+        .log_internal_errors(false)
         .event_format(style)
         .finish();
     // A second subscriber is refused; the first goes on.
     let _ = tracing::subscriber::set_global_default(subscriber);
+}
+
+/// How long a message waits for somebody to read the ones before it.
+const UNREAD_MAX_MS: u8 = 100;
+/// What a pipe that can be written to takes without blocking (pipe(7), `PIPE_BUF`).
+const PIECE_BYTES: usize = 4096;
+
+/// Writes a text to stderr as far as it is taken.
+pub fn print(text: &str) {
+    // Writing to it never fails.
+    let _ = Stderr.write_all(text.as_bytes());
+}
+
+/// Stderr that never fails and never blocks for long: where it is full and nobody reads it, or closed, messages are lost
+/// rather than time.
+struct Stderr;
+
+impl io::Write for Stderr {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        let stderr = io::stderr();
+        for piece in bytes.chunks(PIECE_BYTES) {
+            let mut fds = [PollFd::new(stderr.as_fd(), PollFlags::POLLOUT)];
+            let writable = poll(&mut fds, PollTimeout::from(UNREAD_MAX_MS)).is_ok_and(|ready| ready > 0);
+            if !writable || stderr.lock().write_all(piece).is_err() {
+                break;
+            }
+        }
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
 }
 
 impl<S, N> FormatEvent<S, N> for Style

@@ -43,7 +43,7 @@ fn serve(call: &GatewayCall) -> u8 {
     let config = match gateway_config(call) {
         Ok(config) => config,
         Err(error) => {
-            eprintln!("jobmon gateway: {error}");
+            logging::print(&format!("jobmon gateway: {error}\n"));
             return EXIT_USAGE;
         }
     };

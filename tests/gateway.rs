@@ -268,6 +268,146 @@ fn no_push_breaks_a_scrape() {
     }
 }
 
+fn gauge(family: &str, labels: &[(&str, &str)]) -> Vec<u8> {
+    let family = MetricFamily {
+        metrics: vec![Metric {
+            labels: Labels::from_pairs(labels.iter().copied()),
+            value: Value::Gauge(1.0),
+            timestamp_ms: None,
+        }],
+        ..MetricFamily::new(family, MetricType::Gauge)
+    };
+    let mut body = Vec::new();
+    protobuf::encode(&mut body, [&family]);
+    body
+}
+
+/// Names that only protobuf can carry are judged as they are rendered.
+#[test]
+fn names_that_render_alike_do_not_meet() {
+    let gateway = gateway();
+    let push = |job: &str, body: &[u8]| {
+        request("PUT", &format!("{}/metrics/job/{job}", gateway.url), &[PROTOBUF], body).status
+    };
+    for (family, label, status) in [
+        ("a", "a:b", 200),
+        ("a", "._name__", 400),
+        ("a", "..x", 400),
+        ("a", "__x", 400),
+        ("push.time_seconds", "x", 400),
+        ("push.failure_time_seconds", "x", 400),
+        ("process.open_fds", "x", 400),
+        ("", "x", 400),
+        ("my.metric", "x.y", 200),
+    ] {
+        assert_eq!(push("x", &gauge(family, &[(label, "1")])), status, "{family} {label}");
+    }
+    assert_eq!(push("y", &gauge("my_metric", &[])), 400, "it is rendered as my.metric is");
+    assert_eq!(push("y", &gauge("b", &[("x.y", "1"), ("x_y", "2")])), 400);
+    assert_eq!(push("y", &gauge("b", &[("job", "1"), ("job", "2")])), 400);
+    assert!(gateway.scrape().contains("\nmy_metric{instance=\"\",job=\"x\",x_y=\"1\"} 1\n"));
+    promtool_reads(&gateway.scrape());
+}
+
+#[test]
+fn the_gateways_own_metrics_are_not_spoiled() {
+    let gateway = gateway();
+    for body in [
+        "# TYPE pushgateway_http_push_duration_seconds gauge\npushgateway_http_push_duration_seconds 1\n",
+        "# TYPE pushgateway_http_push_size_bytes histogram\npushgateway_http_push_size_bytes_count 1\n",
+        "pushgateway_http_push_duration_seconds_count 1\n",
+        "# TYPE pushgateway_http_requests_total gauge\npushgateway_http_requests_total 1\n",
+    ] {
+        let answer = put(&format!("{}/metrics/job/x", gateway.url), body.as_bytes());
+        assert_eq!(answer.status, 400, "{body}");
+    }
+    promtool_reads(&gateway.scrape());
+}
+
+/// To Prometheus a label without value is none, so these groups would be one.
+#[test]
+fn groups_that_render_alike_do_not_meet() {
+    let gateway = gateway();
+    accepted(&gateway, "/metrics/job/x", "a 1\n");
+    for path in ["/metrics/job/x/instance@base64/=", "/metrics/job/x/a@base64/="] {
+        let group = format!("{}{path}", gateway.url);
+        assert_eq!(put(&group, b"b 1\n").status, 400, "{path}");
+        assert_eq!(put(&group, b"b 1 5\n").status, 400, "{path}");
+    }
+    assert_eq!(gateway.scrape().matches("\npush_time_seconds{").count(), 1);
+    request("DELETE", &format!("{}/metrics/job/x", gateway.url), &[], b"");
+    accepted(&gateway, "/metrics/job/x/a@base64/=", "a 1\n");
+    promtool_reads(&gateway.scrape());
+}
+
+/// Parses an exposition as Prometheus' own tools do; style is no matter.
+fn promtool_reads(text: &str) {
+    use std::process::{Command, Stdio};
+    let promtool = crate::harness::project().join("target/peers/release/usr/bin/promtool");
+    let mut command = Command::new(promtool);
+    let mut child = command
+        .args(["check", "metrics"])
+        .stdin(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .expect("there");
+    child.stdin.take().expect("piped").write_all(text.as_bytes()).expect("read");
+    let output = child.wait_with_output().expect("it ends");
+    let errors = String::from_utf8_lossy(&output.stderr).into_owned();
+    assert!(!errors.contains("error while linting"), "{errors}{text}");
+}
+
+/// What costs much more than it says is refused before it costs anything.
+#[test]
+fn a_small_request_costs_little() {
+    let gateway = gateway();
+    let body: String = (0..100_000).map(|i| format!("a{{x=\"{i}\"}} 1\n")).collect();
+    let answer = put(&format!("{}/metrics/job/x/a/{}", gateway.url, "v".repeat(30_000)), body.as_bytes());
+    assert_eq!(answer.status, 413);
+    assert!(answer.text().starts_with("the labels of the group, once for each metric, are larger than"));
+    let many = "a 1\n".repeat(100_000);
+    let answer = put(&format!("{}/metrics/job/x", gateway.url), many.as_bytes());
+    assert!(answer.status == 400 && answer.text().contains("99999 error(s) occurred"), "{}", answer.status);
+    assert!(answer.body.len() < 100_000);
+    let bytes = gateway.sample("process_resident_memory_bytes").expect("it is measured");
+    assert!(bytes < 400e6, "{bytes}");
+    let (host, _) = http::split(&gateway.url);
+    let head = format!(
+        "PUT /metrics/job/x HTTP/1.1\r\nHost: {host}\r\nConnection: close\r\nContent-Length: {}\r\n\r\n",
+        u64::MAX - 2
+    );
+    assert_eq!(http::exchange(host, head.as_bytes(), false).expect("an answer").status, 413);
+}
+
+#[test]
+fn a_client_may_close_its_side_after_the_request() {
+    let gateway = gateway();
+    let (host, _) = http::split(&gateway.url);
+    for _ in 0..20 {
+        let mut stream = TcpStream::connect(host).expect("connected");
+        stream.write_all(b"PUT /metrics/job/x HTTP/1.1\r\nHost: x\r\nConnection: close\r\nContent-Length: 4\r\n\r\nq 1\n").expect("sent");
+        stream.shutdown(std::net::Shutdown::Write).expect("half closed");
+        let mut answer = String::new();
+        stream.read_to_string(&mut answer).expect("readable");
+        assert!(answer.starts_with("HTTP/1.1 200 "), "{answer:?}");
+    }
+}
+
+#[test]
+fn sigterm_does_not_wait_for_those_who_ask_nothing() {
+    let mut gateway = gateway();
+    let (host, _) = http::split(&gateway.url);
+    let mut half = TcpStream::connect(host).expect("connected");
+    half.write_all(b"GET /-/healthy HTTP/1.1\r\nHo").expect("sent");
+    let _idle = TcpStream::connect(host).expect("connected");
+    // Both are accepted when a later one is answered.
+    assert_eq!(get(&format!("{}/-/healthy", gateway.url)).status, 200);
+    gateway.process.signal(Signal::SIGTERM);
+    let start = std::time::Instant::now();
+    assert_eq!(gateway.process.end().code(), Some(0));
+    assert!(start.elapsed() < Duration::from_secs(5), "{:?}", start.elapsed());
+}
+
 #[test]
 fn scrapes_are_compressed_for_those_who_ask() {
     let gateway = gateway();

@@ -188,6 +188,21 @@ fn bytes_pass_through_unchanged() {
     assert_eq!(output.stdout, b"\xff\xfe");
 }
 
+/// Under any limit of descriptors the command runs, supervised or not.
+#[test]
+fn a_limit_of_descriptors_does_not_keep_the_command_from_running() {
+    for limit in 4..16 {
+        let script = format!("ulimit -n {limit}; exec \"$0\" --no-push -- /bin/sh -c 'echo ran; exit 7'");
+        let output = Command::new("bash")
+            .args(["-c", &script, JOBMON])
+            .stdin(Stdio::null())
+            .output()
+            .expect("bash is there");
+        assert_eq!(output.status.code(), Some(7), "{limit}: {output:?}");
+        assert_eq!(output.stdout, b"ran\n", "{limit}");
+    }
+}
+
 #[test]
 fn a_caller_that_ignores_sigchld_is_served() {
     let output = Command::new("bash")
@@ -362,6 +377,107 @@ os.write(terminal, b"exit\n")
     crate::harness::peers::python(script, &[JOBMON]);
 }
 
+/// A run whose signals and stops are told by its caller, off a terminal.
+#[test]
+fn a_stop_is_shared_only_by_a_command_that_stops() {
+    let state = |run: &Process| {
+        let stat = fs::read_to_string(format!("/proc/{}/stat", run.id())).expect("it is there");
+        stat.rsplit_once(") ").map(|(_, rest)| rest.starts_with('T')).expect("a state")
+    };
+    let mut stopped = quiet(&["sleep", "1000"]).start();
+    wait_for("the command", || children(stopped.id()).first().copied());
+    stopped.signal(Signal::SIGTSTP);
+    wait_for("both to stop", || state(&stopped).then_some(()));
+    stopped.signal(Signal::SIGCONT);
+    stopped.signal(Signal::SIGTERM);
+    assert_eq!(stopped.end().code(), Some(143));
+
+    // A command that ignores it goes on, and so do we, up to its end.
+    let script = "trap '' TSTP; echo up; read line; exit 5";
+    let mut command = quiet(&["sh", "-c", script]).command();
+    let mut child = command.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().expect("built");
+    let mut up = [0; 3];
+    child.stdout.as_mut().expect("piped").read_exact(&mut up).expect("up");
+    let mut stdin = child.stdin.take().expect("piped");
+    let mut run = Process(child);
+    run.signal(Signal::SIGTSTP);
+    stdin.write_all(b"go\n").expect("read");
+    assert_eq!(run.end().code(), Some(5));
+}
+
+fn children(process: i32) -> Vec<i32> {
+    let list = fs::read_to_string(format!("/proc/{process}/task/{process}/children")).unwrap_or_default();
+    list.split_whitespace().map(|word| word.parse().expect("a number")).collect()
+}
+
+/// The command ends while we are stopped: that is noticed when we go on.
+#[test]
+fn an_end_while_stopped_is_not_missed() {
+    let directory = temporary_directory();
+    let go = directory.path().join("go");
+    let script = format!("trap '' TSTP; while [ ! -e {} ]; do sleep 0.02; done; exit 5", go.display());
+    let mut run = quiet(&["sh", "-c", &script]).start();
+    let child = wait_for("the command", || children(run.id()).first().copied());
+    run.signal(Signal::SIGSTOP);
+    fs::write(&go, "").expect("writable");
+    wait_for("the command to end", || {
+        let stat = fs::read_to_string(format!("/proc/{child}/stat")).ok()?;
+        stat.contains(") Z").then_some(())
+    });
+    run.signal(Signal::SIGCONT);
+    let start = Instant::now();
+    assert_eq!(run.end().code(), Some(5));
+    assert!(start.elapsed() < Duration::from_secs(3));
+}
+
+#[test]
+fn an_alarm_of_the_callers_reaches_the_command_on_a_terminal() {
+    let script = r#"
+import os, pty, sys
+pid, terminal = pty.fork()
+if pid == 0:
+    import signal
+    signal.alarm(1)
+    os.execv(sys.argv[1], [sys.argv[1], "--no-push", "--", "sleep", "20"])
+_, status = os.waitpid(pid, 0)
+assert os.waitstatus_to_exitcode(status) == 142, status
+"#;
+    crate::harness::peers::python(script, &[JOBMON]);
+}
+
+// ---- a stderr that is of no use
+
+#[test]
+fn messages_that_nobody_takes_harm_nothing() {
+    let calls: [(&[&str], i32); 5] = [
+        (&["--no-push", "--label", "bad", "--", "sh", "-c", "exit 7"], 7),
+        (&["--dry-run", "--", "sh", "-c", "exit 7"], 7),
+        (&["--no-push", "--", "/nonexistent"], 127),
+        (&["--no-push", "--", "sh", "-c", "echo bad line x > $JOBMON_METRICS; exit 7"], 7),
+        (&["--push-url", "http://127.0.0.1:1", "--push-deadline", "200ms", "--", "sh", "-c", "exit 7"], 7),
+    ];
+    for (arguments, code) in calls {
+        let directory = temporary_directory();
+        let full = fs::File::options().write(true).open("/dev/full").expect("there");
+        // A pipe that nobody reads and that has no room, and one whose reader has gone.
+        let (unread, stuck) = nix::unistd::pipe().expect("a pipe");
+        let room = nix::fcntl::fcntl(&stuck, nix::fcntl::FcntlArg::F_GETPIPE_SZ).expect("a size");
+        let filler = vec![b'x'; usize::try_from(room).expect("positive")];
+        fs::File::from(stuck.try_clone().expect("copied")).write_all(&filler).expect("room");
+        let (reader, broken) = nix::unistd::pipe().expect("a pipe");
+        drop(reader);
+        for stderr in [Stdio::from(full), Stdio::from(stuck), Stdio::from(broken)] {
+            let mut command = job(arguments).env("TMPDIR", directory.path()).command();
+            let mut run = Process(command.stderr(stderr).stdout(Stdio::null()).spawn().expect("built"));
+            let start = Instant::now();
+            assert_eq!(run.end().code(), Some(code), "{arguments:?}");
+            assert!(start.elapsed() < Duration::from_secs(8), "{arguments:?}");
+            assert_eq!(fs::read_dir(directory.path()).expect("there").count(), 0, "{arguments:?}");
+        }
+        drop(unread);
+    }
+}
+
 // ---- metrics of the command
 
 #[test]
@@ -483,10 +599,13 @@ fn a_gateway_that_is_down_costs_a_line_and_the_deadline() {
 fn a_gateway_that_comes_back_in_time_gets_the_result() {
     let port = free_port();
     let url = format!("http://127.0.0.1:{port}");
-    let run = job(["--push-url", &url, "--job", "x", "--push-deadline", "20s", "--", "true"]).start();
-    let mut run = run;
-    // It is trying already when the gateway starts.
-    std::thread::sleep(Duration::from_millis(300));
+    let directory = temporary_directory();
+    let mark = directory.path().join("ended");
+    let mark_path = mark.to_str().expect("plain");
+    let mut run =
+        job(["--push-url", &url, "--job", "x", "--push-deadline", "20s", "--", "touch", mark_path]).start();
+    // The command has ended, so delivery begins, before the gateway starts.
+    wait_for("the command to end", || mark.exists().then_some(()));
     let gateway = crate::harness::gateway_at(&format!("127.0.0.1:{port}"));
     assert_eq!(run.end().code(), Some(0));
     assert_eq!(gateway.sample("jobmon_success{instance=\"\",job=\"x\"}"), Some(1.0));
@@ -504,6 +623,78 @@ fn a_gateway_that_never_answers_costs_the_deadline() {
     assert_eq!(output.code, 7);
     assert!(output.stderr.starts_with("jobmon: the result of the run could not be pushed"), "{output:?}");
     assert_eq!(output.stderr.lines().count(), 1);
+}
+
+/// However late the server answers what was pushed during the run, the end is what it knows last.
+#[test]
+fn the_last_report_arrives_last() {
+    let gateway = gateway();
+    let directory = temporary_directory();
+    let mark = directory.path().join("ended");
+    let script = format!(
+        "i=0; while [ $i -lt 2000 ]; do i=$((i+1)); echo \"big$i $i\"; done > $JOBMON_METRICS; sleep 0.4; touch {}",
+        mark.display()
+    );
+    gateway.process.signal(Signal::SIGSTOP);
+    let arguments =
+        ["--push-url", &gateway.url, "--push-deadline", "20s", "--job", "x", "--", "sh", "-c", &script];
+    let mut run = job(arguments).start();
+    wait_for("the command to end", || mark.exists().then_some(()));
+    // The first attempt of the last report is under way when its predecessor has been given up.
+    let start = Instant::now();
+    wait_for("the predecessor to be given up", || {
+        (start.elapsed() > Duration::from_millis(1500)).then_some(())
+    });
+    gateway.process.signal(Signal::SIGCONT);
+    assert_eq!(run.end().code(), Some(0));
+    assert_eq!(gateway.sample("jobmon_running{instance=\"\",job=\"x\"}"), Some(0.0));
+    assert_eq!(gateway.sample("jobmon_success{instance=\"\",job=\"x\"}"), Some(1.0));
+}
+
+#[test]
+fn a_short_deadline_still_tells_what_was_lost() {
+    let silent = TcpListener::bind("127.0.0.1:0").expect("a port");
+    let url = format!("http://{}", silent.local_addr().expect("bound"));
+    let output =
+        job(["--push-url", &url, "--push-deadline", "300ms", "--", "sh", "-c", "sleep 0.3; exit 7"]).run();
+    assert_eq!((output.code, output.stderr.lines().count()), (7, 1), "{output:?}");
+}
+
+#[test]
+fn labels_that_could_spoil_every_push_do_not() {
+    let gateway = gateway();
+    for arguments in
+        [&["--label", "a=1", "--label", "a=2"][..], &["--grouping", "kind=x"], &["--label", "kind=x"]]
+    {
+        let arguments =
+            [&["--push-url", &gateway.url, "--job", "l"][..], arguments, &["--", "true"]].concat();
+        let output = job(arguments).run();
+        assert!(output.code == 0 && !output.stderr.contains("could not be pushed"), "{output:?}");
+    }
+    let text = gateway.scrape();
+    assert!(sample(&text, "jobmon_context_switches{instance=\"\",job=\"l\",kind=\"voluntary\"}").is_some());
+}
+
+#[test]
+fn a_job_whose_name_is_too_long_runs() {
+    let name = "a".repeat(131_066);
+    let output = job(["--no-push", "--job", &name, "--", "sh", "-c", "exit 7"]).run();
+    assert_eq!(output, silent(7));
+    let url = format!("http://127.0.0.1:{}", free_port());
+    let output = job(["--push-url", &url, "--job", &name, "--", "sh", "-c", "exit 7"]).run();
+    assert_eq!((output.code, output.stderr.lines().count()), (7, 1));
+}
+
+#[test]
+fn a_supervised_supervisor_is_a_job_of_its_own() {
+    let gateway = gateway();
+    let script = format!("{JOBMON} -- sh -c 'exit 3'; true");
+    let output =
+        job(["--job", "outer", "--", "sh", "-c", &script]).env("JOBMON_PUSH_URL", &gateway.url).run();
+    assert_eq!(output, silent(0));
+    let code =
+        |job_name: &str| gateway.sample(&format!("jobmon_exit_code{{instance=\"\",job=\"{job_name}\"}}"));
+    assert_eq!((code("outer"), code("sh")), (Some(0.0), Some(3.0)));
 }
 
 /// A server that gives each connection the next of these answers, and keeps the requests.
@@ -583,10 +774,7 @@ fn nonsense_is_passed_over_and_the_job_runs() {
             &["--push-url", "nonsense"][..],
             "--push-url \"nonsense\" is passed over: relative URL without a base; write http://HOST:PORT",
         ),
-        (
-            &["--push-url", "ftp://u:secret@h/"],
-            "--push-url \"ftp://***@h/\" is passed over: pushes do not go to ftp:",
-        ),
+        (&["--push-url", "ftp://u:secret@h/"], "--push-url \"***\" is passed over: pushes do not go to ftp:"),
         (&["--no-push", "--label", "1=2"], "--label \"1=2\" is passed over: a label name"),
         (
             &["--no-push", "--push-interval", "soon"],

@@ -21,7 +21,7 @@ const ARROWS: [(&str, &[&str]); 9] = [
     ("grouping", &["exposition"]),
     ("logging", &[]),
     ("store", &["exposition", "grouping"]),
-    ("supervise", &["config", "deliver", "exposition", "grouping"]),
+    ("supervise", &["config", "deliver", "exposition", "grouping", "logging"]),
 ];
 
 fn files(directory: &Path, extension: &str) -> Vec<PathBuf> {

@@ -16,7 +16,7 @@ use tracing::{debug, error, info, warn};
 
 use super::backoff::Backoff;
 use super::push::{PushClient, PushError};
-use super::target::Target;
+use super::target::{Target, hide_secrets};
 use super::textfile::Textfile;
 use super::{Report, body};
 use crate::grouping::GroupingKey;
@@ -25,13 +25,15 @@ use crate::grouping::GroupingKey;
 const PROGRESS_MAX: Duration = Duration::from_secs(5);
 /// How long such an attempt may go on after the command has ended.
 const PROGRESS_GRACE: Duration = Duration::from_secs(1);
+/// How long a request that was given up has to be served before the last report is sent again.
+const SETTLE: Duration = Duration::from_millis(500);
 /// An attempt may take this part of the time that is left, so that there is time for another one...
 const ATTEMPT_PARTS: u32 = 2;
 /// ... but not less than this, if there is so much.
 const ATTEMPT_MIN: Duration = Duration::from_secs(2);
 
 /// Where the reports of one run go.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub struct Sinks {
     /// The group.
     pub key: GroupingKey,
@@ -149,19 +151,28 @@ async fn push_lane(target: Target, key: GroupingKey, mut inbox: watch::Receiver<
         Ok(client) => client,
         Err(error) => return error!(url = %target, %error, "cannot push"),
     };
+    let mut unsettled = false;
     while let Some((report, is_last)) = next(&mut inbox).await {
         if is_last {
-            return push_last(&client, &target, &report, &inbox).await;
+            return push_last(&client, &target, &report, &inbox, unsettled).await;
         }
-        let ended = inbox.clone();
-        let attempt = tokio::time::timeout(PROGRESS_MAX, push_once(&client, &target, &report));
+        let attempt = tokio::time::timeout(PROGRESS_MAX, push_once(&client, &target, &report, false));
         tokio::select! {
             result = attempt => match result {
-                Ok(Ok(())) => {}
-                Ok(Err(error)) => debug!(url = %target, %error, "progress not pushed"),
-                Err(_) => debug!(url = %target, "progress not pushed in time"),
+                Ok(Ok(())) => unsettled = false,
+                Ok(Err(error)) => {
+                    unsettled |= error.is_unanswered();
+                    debug!(url = %target, %error, "progress not pushed");
+                }
+                Err(_) => {
+                    unsettled = true;
+                    debug!(url = %target, "progress not pushed in time");
+                }
             },
-            () = grace(ended) => debug!(url = %target, "progress not pushed before the end"),
+            () = grace(inbox.clone()) => {
+                unsettled = true;
+                debug!(url = %target, "progress not pushed before the end");
+            }
         }
     }
 }
@@ -172,15 +183,27 @@ async fn grace(mut inbox: watch::Receiver<Order>) {
     if !ended {
         std::future::pending::<()>().await;
     }
-    tokio::time::sleep(PROGRESS_GRACE).await;
+    let left = time_left(&inbox);
+    tokio::time::sleep(PROGRESS_GRACE.min(left / 2)).await;
+}
+
+fn time_left(inbox: &watch::Receiver<Order>) -> Duration {
+    inbox.borrow().deadline.map_or(Duration::MAX, |at| at.saturating_duration_since(Instant::now()))
 }
 
 /// Pushes a report, and without the command's metrics if the server finds fault with it.
-async fn push_once(client: &PushClient, target: &Target, report: &Report) -> Result<(), PushError> {
+async fn push_once(
+    client: &PushClient,
+    target: &Target,
+    report: &Report,
+    is_last: bool,
+) -> Result<(), PushError> {
     match client.post(body(&report.families)).await {
         Err(error) if error.is_bad_request() => match &report.without_command {
             Some(families) => {
-                warn!(url = %target, %error, "the command's metrics were refused, pushing without them");
+                if is_last {
+                    warn!(url = %target, %error, "the command's metrics were refused, pushing without them");
+                }
                 client.post(body(families)).await
             }
             None => Err(error),
@@ -189,13 +212,31 @@ async fn push_once(client: &PushClient, target: &Target, report: &Report) -> Res
     }
 }
 
-async fn push_last(client: &PushClient, target: &Target, report: &Report, inbox: &watch::Receiver<Order>) {
+/// Pushes the last report. If an earlier one was never answered it may still arrive, and after this one: then this one is
+/// sent again when that has had its time.
+async fn push_last(
+    client: &PushClient,
+    target: &Target,
+    report: &Report,
+    inbox: &watch::Receiver<Order>,
+    unsettled: bool,
+) {
     let start = Instant::now();
     let mut attempts = Attempts { count: 0, last: None };
     let result = tokio::select! {
         result = attempts.run(client, target, report, inbox) => result,
         () = deadline(inbox.clone()) => Err(attempts.last.take()),
     };
+    if result.is_ok() && unsettled {
+        let again = async {
+            tokio::time::sleep(SETTLE).await;
+            push_once(client, target, report, false).await
+        };
+        tokio::select! {
+            result = again => debug!(url = %target, ok = result.is_ok(), "pushed again"),
+            () = deadline(inbox.clone()) => {}
+        }
+    }
     let (attempts, took) = (attempts.count, humantime::format_duration(round(start.elapsed())));
     match result {
         Ok(()) => info!(url = %target, attempts, %took, "pushed"),
@@ -227,14 +268,9 @@ impl Attempts {
         let mut backoff = Backoff::new();
         loop {
             self.count += 1;
-            let left = || {
-                inbox
-                    .borrow()
-                    .deadline
-                    .map_or(Duration::MAX, |at| at.saturating_duration_since(Instant::now()))
-            };
-            let attempt_max = (left() / ATTEMPT_PARTS).max(ATTEMPT_MIN);
-            let error = match tokio::time::timeout(attempt_max, push_once(client, target, report)).await {
+            let attempt_max = (time_left(inbox) / ATTEMPT_PARTS).max(ATTEMPT_MIN);
+            let error = match tokio::time::timeout(attempt_max, push_once(client, target, report, true)).await
+            {
                 Ok(Ok(())) => return Ok(()),
                 Ok(Err(error)) if !error.is_retryable() => return Err(Some(error)),
                 Ok(Err(error)) => error,
@@ -242,7 +278,7 @@ impl Attempts {
             };
             debug!(url = %target, %error, attempt = self.count, "push failed");
             let pause = backoff.pause(random(), error.retry_after());
-            if pause >= left() {
+            if pause >= time_left(inbox) {
                 return Err(Some(error));
             }
             self.last = Some(error);
@@ -259,10 +295,8 @@ fn random() -> f64 {
 
 async fn textfile_lane(file: Textfile, mut inbox: watch::Receiver<Order>) {
     while let Some((report, is_last)) = next(&mut inbox).await {
-        let writer = file.clone();
-        let writing = tokio::task::spawn_blocking(move || writer.write(&report));
         let result = tokio::select! {
-            result = writing => result.unwrap_or_else(|_| Err(io::Error::other("the write was given up"))),
+            result = write(file.clone(), report) => result,
             () = deadline(inbox.clone()) => Err(io::ErrorKind::TimedOut.into()),
         };
         let path = file.path();
@@ -279,14 +313,27 @@ async fn textfile_lane(file: Textfile, mut inbox: watch::Receiver<Order>) {
     }
 }
 
+/// Writes on a thread of its own, since a file system may hang; without a thread, here.
+async fn write(file: Textfile, report: Arc<Report>) -> io::Result<()> {
+    let (answer, written) = tokio::sync::oneshot::channel();
+    let (there, what) = (file.clone(), report.clone());
+    let thread = std::thread::Builder::new().name("textfile".to_owned()).spawn(move || {
+        // Nobody waits any more after the deadline.
+        let _ = answer.send(there.write(&what));
+    });
+    match thread {
+        Ok(_) => written.await.unwrap_or_else(|_| Err(io::Error::other("the write broke down"))),
+        Err(_) => file.write(&report),
+    }
+}
+
 /// What would be delivered, for `--dry-run`.
 pub fn describe(sinks: &Sinks, report: &Report) -> String {
     let mut text = String::new();
     let body: Bytes = body(&report.families);
     for target in &sinks.targets {
         let mut url = target.push_url(&sinks.key);
-        let _ = url.set_username("");
-        let _ = url.set_password(None);
+        hide_secrets(&mut url);
         let _ = writeln!(text, "jobmon: would POST to {url}");
     }
     if let Some(dir) = &sinks.textfile_dir {

@@ -3,7 +3,9 @@
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::sync::OnceLock;
 
-use hickory_resolver::TokioResolver;
+use hickory_resolver::config::ResolverConfig;
+use hickory_resolver::net::runtime::TokioRuntimeProvider;
+use hickory_resolver::{ResolverBuilder, TokioResolver};
 use reqwest::dns::{Addrs, Name, Resolve, Resolving};
 
 /// Always this machine (RFC 6761, section 6.3), also where there is no `/etc/hosts` to say so.
@@ -22,10 +24,17 @@ impl SystemDns {
             return Ok(resolver.clone());
         }
         let resolver = TokioResolver::builder_tokio()
-            .and_then(hickory_resolver::ResolverBuilder::build)
+            .unwrap_or_else(|_| hosts_only())
+            .build()
             .map_err(|error| format!("cannot read /etc/resolv.conf: {error}"))?;
         Ok(self.resolver.get_or_init(|| resolver).clone())
     }
+}
+
+/// Where the system names no server, what `/etc/hosts` says still counts.
+fn hosts_only() -> ResolverBuilder<TokioRuntimeProvider> {
+    let no_server = ResolverConfig::from_parts(None, Vec::new(), Vec::new());
+    TokioResolver::builder_with_config(no_server, TokioRuntimeProvider::default())
 }
 
 impl Resolve for SystemDns {

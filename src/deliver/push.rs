@@ -53,6 +53,11 @@ impl PushError {
         }
     }
 
+    /// Whether the request may have reached the server, and may yet be served.
+    pub(super) fn is_unanswered(&self) -> bool {
+        matches!(self, Self::NoAnswer(_))
+    }
+
     /// Whether the server finds fault with what was pushed.
     pub(super) fn is_bad_request(&self) -> bool {
         matches!(self, Self::Answer { status: StatusCode::BAD_REQUEST, .. })
@@ -96,7 +101,11 @@ impl PushClient {
     /// Why it was not taken.
     pub(super) async fn post(&self, body: Bytes) -> Result<(), PushError> {
         let request = self.http.post(self.url.clone()).header(CONTENT_TYPE, text::CONTENT_TYPE).body(body);
-        let response = request.send().await.map_err(|error| PushError::NoAnswer(root_cause(&error)))?;
+        let response = request.send().await.map_err(|error| {
+            // A request that cannot be made will not be made later either.
+            let kind = if error.is_builder() { PushError::Client } else { PushError::NoAnswer };
+            kind(root_cause(&error))
+        })?;
         let status = response.status();
         if status.is_success() {
             return Ok(());

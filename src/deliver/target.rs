@@ -51,7 +51,11 @@ impl Target {
         let base = Url::parse(text).map_err(|error| TargetError::NotAUrl(error.to_string()))?;
         if !["http", "https"].contains(&base.scheme()) {
             let without_user = text.rsplit_once('@').map_or(text, |(_, rest)| rest);
-            let rest = without_user.split_once("://").map_or(without_user, |(_, rest)| rest).to_owned();
+            let rest = without_user.split_once("://").map_or(without_user, |(_, rest)| rest);
+            // What may have been meant is shown only if it looks like a host.
+            let port = rest.rsplit_once(':').map_or("", |(_, port)| port);
+            let is_host = !port.is_empty() && port.bytes().all(|b| b.is_ascii_digit());
+            let rest = if is_host { rest.to_owned() } else { "HOST:PORT".to_owned() };
             return Err(TargetError::Scheme { scheme: base.scheme().to_owned(), rest });
         }
         Ok(Self { base, socket: None })
@@ -79,16 +83,22 @@ impl Target {
     }
 }
 
-/// Without user and password.
+/// Takes out what may be secret: user, password and query.
+pub(super) fn hide_secrets(url: &mut Url) {
+    // A URL with a host can do without both.
+    let _ = url.set_username("");
+    let _ = url.set_password(None);
+    url.set_query(None);
+}
+
+/// Without secrets.
 impl fmt::Display for Target {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         if let Some(socket) = &self.socket {
             return write!(f, "unix:{}", socket.display());
         }
         let mut url = self.base.clone();
-        // A URL with a host can do without both.
-        let _ = url.set_username("");
-        let _ = url.set_password(None);
+        hide_secrets(&mut url);
         url.fmt(f)
     }
 }
@@ -117,7 +127,7 @@ mod tests {
     #[test]
     fn what_is_shown_has_no_password() {
         let show = |text| Target::parse(text).map(|t| t.to_string());
-        assert_eq!(show("http://u:secret@h:1/x").as_deref(), Ok("http://h:1/x"));
+        assert_eq!(show("http://u:secret@h:1/x?token=secret").as_deref(), Ok("http://h:1/x"));
         assert_eq!(show("unix:///run/g.sock").as_deref(), Ok("unix:/run/g.sock"));
     }
 

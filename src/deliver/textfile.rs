@@ -22,8 +22,6 @@ const MODE: u32 = 0o644;
 const FILE_NAME: &AsciiSet = &NON_ALPHANUMERIC.remove(b'-').remove(b'.').remove(b'_');
 /// Metrics of a run end with the next success, but for when it last failed.
 const LAST_FAILURE: &str = "jobmon_last_failure_timestamp_seconds";
-/// Names of the supervisor's own metrics.
-const OWN_PREFIX: &str = "jobmon_";
 
 /// A directory that node exporter reads, and the group whose file is written there.
 #[derive(Debug, Clone)]
@@ -52,7 +50,10 @@ impl Textfile {
         for family in &mut families {
             complete(family, self.key.labels());
         }
-        families.extend(kept(&path, &families, report.about));
+        let old = kept(&path, &families, report.about);
+        families.extend(old);
+        // A name of an old run may collide with one of this run, which would cost the whole file; the new one stays.
+        let mut families = check::keep_exposable(families).families;
         families.sort_by(|a, b| a.name.cmp(&b.name));
         let mut file = tempfile::Builder::new()
             .prefix(".jobmon-")
@@ -90,11 +91,6 @@ fn kept(path: &Path, new: &[MetricFamily], about: About) -> Vec<MetricFamily> {
         let goes_on = about != About::Success || family.name == LAST_FAILURE;
         goes_on && !names.contains(family.name.as_str())
     });
-    // A name of the old run may collide with a sample of the new one, and then the whole file is refused.
-    let clashes = |family: &MetricFamily| {
-        check::check(&[new, std::slice::from_ref(family)].concat(), &check::Nothing).is_err()
-    };
-    old.retain(|family| family.name.starts_with(OWN_PREFIX) || !clashes(family));
     old
 }
 

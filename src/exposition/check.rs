@@ -78,10 +78,10 @@ struct Faults {
 }
 
 impl Faults {
-    fn push(&mut self, fault: Inconsistent) {
+    fn add(&mut self, fault: impl FnOnce() -> Inconsistent) {
         self.count += 1;
         if self.listed.len() < LISTED_FAULTS_MAX {
-            self.listed.push(fault);
+            self.listed.push(fault());
         }
     }
 
@@ -106,7 +106,7 @@ pub fn fingerprint(family: &str, labels: &Labels) -> Fingerprint {
     let mut pairs: Vec<(Cow<'_, str>, &str)> = labels
         .iter()
         .filter(|(_, value)| !value.is_empty())
-        .map(|(name, value)| (Escaping::Underscores.escape(name), value))
+        .map(|(name, value)| (Escaping::Underscores.escape_label(name), value))
         .collect();
     pairs.sort_unstable();
     let mut hash = Xxh3::new();
@@ -124,8 +124,9 @@ pub fn fingerprint(family: &str, labels: &Labels) -> Fingerprint {
 /// Gives every metric the grouping labels and an `instance`, sorts the labels by name, and leaves one of several
 /// buckets or quantiles with the same bound (the last, as a later line wins everywhere).
 pub fn complete(family: &mut MetricFamily, grouping: &Labels) {
+    let names: HashSet<&str> = grouping.iter().map(|(name, _)| name).collect();
     for metric in &mut family.metrics {
-        metric.labels = completed(&metric.labels, grouping);
+        metric.labels = completed(&metric.labels, grouping, &names);
         match &mut metric.value {
             Value::Histogram(histogram) => keep_last(&mut histogram.buckets, |bucket| bucket.upper_bound),
             Value::Summary(summary) => keep_last(&mut summary.quantiles, |quantile| quantile.quantile),
@@ -134,8 +135,10 @@ pub fn complete(family: &mut MetricFamily, grouping: &Labels) {
     }
 }
 
-fn completed(labels: &Labels, grouping: &Labels) -> Labels {
-    let own = labels.iter().filter(|(name, _)| grouping.get(name).is_none());
+fn completed(labels: &Labels, grouping: &Labels, names: &HashSet<&str>) -> Labels {
+    // The group's value replaces the metric's; a label that the metric has twice stays, and is a fault.
+    let mut replaced = HashSet::new();
+    let own = labels.iter().filter(|(name, _)| !names.contains(name) || !replaced.insert(*name));
     let mut pairs: Vec<_> = grouping.iter().chain(own).collect();
     if !pairs.iter().any(|(name, _)| *name == INSTANCE_LABEL) {
         pairs.push((INSTANCE_LABEL, ""));
@@ -146,9 +149,9 @@ fn completed(labels: &Labels, grouping: &Labels) -> Labels {
 
 fn keep_last<T>(items: &mut Vec<T>, bound: impl Fn(&T) -> f64) {
     let mut seen = HashSet::new();
-    // Adding zero makes one of the two zeros.
-    let mut keep: Vec<bool> =
-        items.iter().rev().map(|item| seen.insert((bound(item) + 0.0).to_bits())).collect();
+    // Adding zero makes one of the two zeros, and every NaN is written alike.
+    let identity = |bound: f64| if bound.is_nan() { f64::NAN.to_bits() } else { (bound + 0.0).to_bits() };
+    let mut keep: Vec<bool> = items.iter().rev().map(|item| seen.insert(identity(bound(item)))).collect();
     if seen.len() < items.len() {
         items.retain(|_| keep.pop().expect("there is one per item"));
     }
@@ -200,21 +203,37 @@ pub fn check(
     Ok(fingerprints)
 }
 
-/// Parts families that can be exposed together from those that cannot, of two that collide the first stays; tells how many
-/// faults there were, and the first.
-pub fn keep_exposable(families: Vec<MetricFamily>) -> (Vec<MetricFamily>, usize, Option<Inconsistent>) {
-    let (good, faults) = {
+/// What [`keep_exposable`] has left, and what it has not.
+#[derive(Debug)]
+pub struct Kept {
+    /// Families that can be exposed together.
+    pub families: Vec<MetricFamily>,
+    /// Metrics that were taken out.
+    pub dropped: usize,
+    /// Why the first one was.
+    pub first_fault: Option<Inconsistent>,
+}
+
+/// Takes out what cannot be exposed together with the rest; of two that collide the first stays.
+pub fn keep_exposable(families: Vec<MetricFamily>) -> Kept {
+    let (good, first_fault) = {
         let mut check = Check::new(&Nothing);
-        let mut good = Vec::with_capacity(families.len());
+        let mut good: Vec<Vec<bool>> = Vec::with_capacity(families.len());
         for family in &families {
-            let before = check.faults.count;
-            check.family(family);
-            good.push(check.faults.count == before);
+            let fits = check.name_and_type(family).map_err(|fault| check.faults.add(|| fault)).is_ok();
+            good.push(family.metrics.iter().map(|metric| fits && check.fits(family, metric)).collect());
         }
-        (good, check.faults)
+        (good, check.faults.listed.into_iter().next())
     };
-    let kept = families.into_iter().zip(good).filter_map(|(family, good)| good.then_some(family)).collect();
-    (kept, faults.count, faults.listed.into_iter().next())
+    let mut dropped = 0;
+    let mut kept = families;
+    for (family, good) in kept.iter_mut().zip(good) {
+        dropped += good.iter().filter(|good| !**good).count();
+        let mut good = good.into_iter();
+        family.metrics.retain(|_| good.next().unwrap_or_default());
+    }
+    kept.retain(|family| !family.metrics.is_empty());
+    Kept { families: kept, dropped, first_fault }
 }
 
 struct Check<'a, E> {
@@ -232,17 +251,21 @@ impl<'a, E: Exposed> Check<'a, E> {
 
     fn family(&mut self, family: &'a MetricFamily) -> Vec<Fingerprint> {
         if let Err(fault) = self.name_and_type(family) {
-            self.faults.push(fault);
+            self.faults.add(|| fault);
             return Vec::new();
         }
         let mut fingerprints = Vec::with_capacity(family.metrics.len());
         for metric in &family.metrics {
             match self.metric(family, metric) {
                 Ok(fingerprint) => fingerprints.push(fingerprint),
-                Err(fault) => self.faults.push(fault),
+                Err(flaw) => self.faults.add(|| flaw.of(family, metric)),
             }
         }
         fingerprints
+    }
+
+    fn fits(&mut self, family: &MetricFamily, metric: &Metric) -> bool {
+        self.metric(family, metric).map_err(|flaw| self.faults.add(|| flaw.of(family, metric))).is_ok()
     }
 
     fn known(&self, escaped: &str) -> Option<(&str, MetricType)> {
@@ -265,10 +288,14 @@ impl<'a, E: Exposed> Check<'a, E> {
             }
             Some(_) | None => {}
         }
-        if let Some(expected) = self.exposed.own(&escaped)
-            && expected != family.kind
-        {
-            return Err(Inconsistent::OwnTypeConflict { family: name(), kind: family.kind, expected });
+        match self.exposed.own(&escaped) {
+            Some(_) if escaped != family.name => {
+                return Err(Inconsistent::CollidesEscaped { name: name(), other: escaped.into_owned() });
+            }
+            Some(expected) if expected != family.kind => {
+                return Err(Inconsistent::OwnTypeConflict { family: name(), kind: family.kind, expected });
+            }
+            Some(_) | None => {}
         }
         self.suffixes(family, &escaped)?;
         self.names.insert(escaped, (&family.name, family.kind));
@@ -294,31 +321,56 @@ impl<'a, E: Exposed> Check<'a, E> {
         Ok(())
     }
 
-    fn metric(&mut self, family: &MetricFamily, metric: &Metric) -> Result<Fingerprint, Inconsistent> {
-        let fault = |label: &str| (family.name.clone(), describe(metric), label.to_owned());
+    fn metric<'m>(&mut self, family: &MetricFamily, metric: &'m Metric) -> Result<Fingerprint, Flaw<'m>> {
         let mut escaped_before = HashSet::with_capacity(metric.labels.len());
         for (label, _) in metric.labels.iter() {
-            let escaped = Escaping::Underscores.escape(label);
-            if !Validation::Utf8.is_label_name(label) || label.starts_with(RESERVED_PREFIX) {
-                let (family, metric, label) = fault(label);
-                return Err(Inconsistent::InvalidLabelName { family, metric, label });
+            let escaped = Escaping::Underscores.escape_label(label);
+            let reserved = label.starts_with(RESERVED_PREFIX) || escaped.starts_with(RESERVED_PREFIX);
+            if !Validation::Utf8.is_label_name(label) || reserved {
+                return Err(Flaw::InvalidLabelName(label));
             }
             if let Some(bound) = family.kind.bound_label().filter(|bound| *bound == escaped) {
-                let (family, metric, _) = fault(label);
-                return Err(Inconsistent::ExplicitBound { family, metric, label: bound });
+                return Err(Flaw::ExplicitBound(bound));
             }
             if !escaped_before.insert(escaped) {
-                let (family, metric, label) = fault(label);
-                return Err(Inconsistent::DuplicateLabel { family, metric, label });
+                return Err(Flaw::DuplicateLabel(label));
             }
         }
         let fingerprint = fingerprint(&family.name, &metric.labels);
         if !self.series.insert(fingerprint) || self.exposed.has_series(fingerprint) {
-            let (family, metric, _) = fault("");
-            return Err(Inconsistent::DuplicateSeries { family, metric });
+            return Err(Flaw::DuplicateSeries);
         }
         Ok(fingerprint)
     }
+}
+
+/// What is wrong with one metric, before it is put into words: a push may have millions of them.
+enum Flaw<'a> {
+    InvalidLabelName(&'a str),
+    ExplicitBound(&'static str),
+    DuplicateLabel(&'a str),
+    DuplicateSeries,
+}
+
+impl Flaw<'_> {
+    fn of(self, family: &MetricFamily, metric: &Metric) -> Inconsistent {
+        let (family, metric) = (family.name.clone(), describe(metric));
+        match self {
+            Self::InvalidLabelName(label) => {
+                Inconsistent::InvalidLabelName { family, metric, label: label.to_owned() }
+            }
+            Self::ExplicitBound(label) => Inconsistent::ExplicitBound { family, metric, label },
+            Self::DuplicateLabel(label) => {
+                Inconsistent::DuplicateLabel { family, metric, label: label.to_owned() }
+            }
+            Self::DuplicateSeries => Inconsistent::DuplicateSeries { family, metric },
+        }
+    }
+}
+
+/// The fault that a series which somebody else exposes already would be.
+pub fn duplicate(family: &str, metric: &Metric) -> Inconsistent {
+    Inconsistent::DuplicateSeries { family: family.to_owned(), metric: describe(metric) }
 }
 
 /// A metric in protobuf's text form, with the two spaces between fields that client_golang's messages tend to have.

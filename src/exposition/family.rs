@@ -24,6 +24,17 @@ impl MetricFamily {
     pub fn new(name: impl Into<String>, kind: MetricType) -> Self {
         Self { name: name.into(), help: None, unit: None, kind, metrics: Vec::new() }
     }
+
+    /// Gives each metric the labels that it does not have: what a sample says itself comes first.
+    pub fn add_missing_labels(&mut self, labels: &Labels) {
+        if labels.is_empty() {
+            return;
+        }
+        for metric in &mut self.metrics {
+            let missing = labels.iter().filter(|(name, _)| metric.labels.get(name).is_none());
+            metric.labels = Labels::from_pairs(metric.labels.iter().chain(missing));
+        }
+    }
 }
 
 /// Type of a family.

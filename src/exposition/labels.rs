@@ -79,6 +79,11 @@ impl Labels {
         &self.text[start..self.ends[i] as usize]
     }
 
+    /// Bytes of all names and values.
+    pub fn text_bytes(&self) -> usize {
+        self.text.len()
+    }
+
     /// Number of pairs.
     pub fn len(&self) -> usize {
         self.ends.len() / 2
@@ -127,20 +132,30 @@ pub enum Escaping {
 const VALUES_PREFIX: &str = "U__";
 
 impl Escaping {
-    /// The name as this scheme writes it.
+    /// The name of a metric as this scheme writes it.
     pub fn escape(self, name: &str) -> Cow<'_, str> {
+        self.escape_allowing(name, true)
+    }
+
+    /// The name of a label as this scheme writes it: a colon is for metrics only.
+    pub fn escape_label(self, name: &str) -> Cow<'_, str> {
+        self.escape_allowing(name, false)
+    }
+
+    fn escape_allowing(self, name: &str, colon: bool) -> Cow<'_, str> {
         if name.is_empty() {
             return Cow::Borrowed(name);
         }
+        let legacy_at = |index: usize, c: char| legacy_at(index, c) && (colon || c != ':');
         match self {
             Self::AllowUtf8 => Cow::Borrowed(name),
             // `dots` doubles underscores in legacy names too, so that it can be reversed.
-            Self::Dots => Cow::Owned(escape_dots(name)),
-            Self::Underscores | Self::Values if is_legacy_name(name, true) => Cow::Borrowed(name),
+            Self::Dots => Cow::Owned(escape_dots(name, legacy_at)),
+            Self::Underscores | Self::Values if is_legacy_name(name, colon) => Cow::Borrowed(name),
             Self::Underscores => {
                 Cow::Owned(name.char_indices().map(|(i, c)| if legacy_at(i, c) { c } else { '_' }).collect())
             }
-            Self::Values => Cow::Owned(escape_values(name)),
+            Self::Values => Cow::Owned(escape_values(name, legacy_at)),
         }
     }
 }
@@ -149,7 +164,7 @@ fn legacy_at(index: usize, c: char) -> bool {
     c.is_ascii_alphabetic() || c == '_' || c == ':' || (c.is_ascii_digit() && index > 0)
 }
 
-fn escape_dots(name: &str) -> String {
+fn escape_dots(name: &str, legacy_at: impl Fn(usize, char) -> bool) -> String {
     let mut out = String::with_capacity(name.len() + 8);
     for (i, c) in name.char_indices() {
         match c {
@@ -162,7 +177,7 @@ fn escape_dots(name: &str) -> String {
     out
 }
 
-fn escape_values(name: &str) -> String {
+fn escape_values(name: &str, legacy_at: impl Fn(usize, char) -> bool) -> String {
     use fmt::Write as _;
     let mut out = String::from(VALUES_PREFIX);
     for (i, c) in name.char_indices() {

@@ -38,7 +38,7 @@ pub enum DecodeError {
 /// # Errors
 /// See [`DecodeError`]; nothing of the bytes is used then. No length is believed beyond the bytes that are there.
 pub fn decode(mut body: &[u8]) -> Result<Vec<MetricFamily>, DecodeError> {
-    let mut families: Vec<MetricFamily> = Vec::new();
+    let mut messages: Vec<wire::MetricFamily> = Vec::new();
     let mut places = std::collections::HashMap::new();
     while body.has_remaining() {
         let length = prost::decode_length_delimiter(&mut body).map_err(|_| DecodeError::Truncated)?;
@@ -48,14 +48,14 @@ pub fn decode(mut body: &[u8]) -> Result<Vec<MetricFamily>, DecodeError> {
         let (message, rest) = body.split_at(length);
         body = rest;
         let message = wire::MetricFamily::decode(message).map_err(|_| DecodeError::Malformed)?;
-        let family = read::family(message)?;
-        let next = families.len();
-        match *places.entry(family.name.clone()).or_insert(next) {
-            at if at < next => families[at] = family,
-            _ => families.push(family),
+        let next = messages.len();
+        match *places.entry(message.name.clone().unwrap_or_default()).or_insert(next) {
+            at if at < next => messages[at] = message,
+            _ => messages.push(message),
         }
     }
-    Ok(families)
+    // What a later family of the same name replaces is not judged.
+    messages.into_iter().map(read::family).collect()
 }
 
 /// Appends families, each with its length before it.

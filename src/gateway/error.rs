@@ -4,7 +4,7 @@ use hyper::StatusCode;
 use hyper::header::{ALLOW, HeaderName, LOCATION, RETRY_AFTER};
 use tracing::Level;
 
-use super::limits::BODY_BYTES_MAX;
+use super::limits::{BODY_BYTES_MAX, FAILURE_BYTES_MAX, GROUP_LABEL_BYTES_MAX};
 use super::route::Misroute;
 use crate::exposition::protobuf::DecodeError;
 use crate::exposition::text::ParseError;
@@ -33,6 +33,8 @@ pub(super) enum Failure {
     BodyIncomplete,
     #[error("the body is larger than {BODY_BYTES_MAX} bytes")]
     BodyTooLarge,
+    #[error("the labels of the group, once for each metric, are larger than {GROUP_LABEL_BYTES_MAX} bytes")]
+    GroupLabelsTooLarge,
     #[error("the body did not arrive in time")]
     BodyTooSlow,
     #[error("{}", store_text(.0))]
@@ -52,7 +54,11 @@ fn misroute_text(misroute: &Misroute) -> &'static str {
 fn store_text(error: &StoreError) -> String {
     match error {
         StoreError::Inconsistent(fault) => {
-            format!("pushed metrics are invalid or inconsistent with existing metrics: {fault}")
+            let mut text =
+                format!("pushed metrics are invalid or inconsistent with existing metrics: {fault}");
+            // Names may be as long as a body.
+            text.truncate(text.floor_char_boundary(FAILURE_BYTES_MAX));
+            text
         }
         StoreError::QueueFull | StoreError::Closed => error.to_string(),
     }
@@ -66,7 +72,7 @@ impl Failure {
             Self::Misroute(Misroute::Redirect { permanent: true, .. }) => StatusCode::MOVED_PERMANENTLY,
             Self::Misroute(Misroute::Redirect { permanent: false, .. }) => StatusCode::TEMPORARY_REDIRECT,
             Self::ContentEncoding(_) => StatusCode::UNSUPPORTED_MEDIA_TYPE,
-            Self::BodyTooLarge => StatusCode::PAYLOAD_TOO_LARGE,
+            Self::BodyTooLarge | Self::GroupLabelsTooLarge => StatusCode::PAYLOAD_TOO_LARGE,
             Self::BodyTooSlow => StatusCode::REQUEST_TIMEOUT,
             Self::Store(StoreError::QueueFull | StoreError::Closed) => StatusCode::SERVICE_UNAVAILABLE,
             Self::Misroute(Misroute::BadEscape)

@@ -26,7 +26,8 @@ use telemetry::Telemetry;
 pub async fn serve(listeners: Vec<TcpListener>, shutdown: impl Future<Output = ()>) {
     let telemetry = Telemetry::new();
     let store = Store::start(telemetry.own_types());
-    server::run(listeners, server::Shared { store, telemetry }, shutdown).await;
+    server::run(listeners, server::Shared { store, telemetry, in_flight: server::InFlight::new() }, shutdown)
+        .await;
 }
 
 /// Why a gateway cannot serve.

@@ -15,12 +15,12 @@ use hyper::{Request, Response, StatusCode, Version};
 use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::server::graceful::GracefulShutdown;
 use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::Semaphore;
+use tokio::sync::{Semaphore, watch};
 use tracing::{Level, debug, error, info, warn};
 
 use super::error::Failure;
 use super::handlers::{Answer, admin, empty, push, scrape};
-use super::limits::{CONNECTIONS_MAX, DRAIN_MAX, HEADER_READ_MAX};
+use super::limits::{BODY_BYTES_MAX, CONNECTIONS_MAX, DRAIN_MAX, FLUSH_MAX, HEADER_READ_MAX};
 use super::route::{Route, route};
 use super::telemetry::Telemetry;
 use crate::store::Store;
@@ -33,6 +33,36 @@ const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
 pub(super) struct Shared {
     pub(super) store: Store,
     pub(super) telemetry: Telemetry,
+    pub(super) in_flight: InFlight,
+}
+
+/// Counts the requests that are being served.
+#[derive(Clone)]
+pub(super) struct InFlight(Arc<watch::Sender<usize>>);
+
+impl InFlight {
+    pub(super) fn new() -> Self {
+        Self(Arc::new(watch::Sender::new(0)))
+    }
+
+    fn enter(&self) -> Served {
+        self.0.send_modify(|requests| *requests += 1);
+        Served(self.clone())
+    }
+
+    async fn wait_for(&self, condition: impl FnMut(&usize) -> bool) {
+        // The sender lives as long as `self`.
+        let _ = self.0.subscribe().wait_for(condition).await;
+    }
+}
+
+/// One request that is being served; also if it is given up.
+struct Served(InFlight);
+
+impl Drop for Served {
+    fn drop(&mut self) {
+        self.0.0.send_modify(|requests| *requests -= 1);
+    }
 }
 
 /// Accepts and serves until `shutdown` is ready, then lets the requests in flight end within [`DRAIN_MAX`].
@@ -55,6 +85,8 @@ pub(super) async fn run(listeners: Vec<TcpListener>, shared: Shared, shutdown: i
                     async move { Ok::<_, Infallible>(serve(&shared, request).await) }
                 });
                 let connection = http1::Builder::new()
+                    // A client that has sent all may close its side and still wait for the answer.
+                    .half_close(true)
                     .timer(TokioTimer::new())
                     .header_read_timeout(HEADER_READ_MAX)
                     .serve_connection(TokioIo::new(stream), service);
@@ -71,8 +103,15 @@ pub(super) async fn run(listeners: Vec<TcpListener>, shared: Shared, shutdown: i
     // The listeners end with their channel: no new connection is taken from here on.
     drop(accepted);
     info!("shutting down");
-    if tokio::time::timeout(DRAIN_MAX, graceful.shutdown()).await.is_err() {
-        warn!("requests in flight did not end in time");
+    let served = async {
+        shared.in_flight.wait_for(|requests| *requests == 0).await;
+        tokio::time::sleep(FLUSH_MAX).await;
+    };
+    tokio::select! {
+        () = graceful.shutdown() => {}
+        // What is left has not even sent its headers, or does not read.
+        () = served => {}
+        () = tokio::time::sleep(DRAIN_MAX) => warn!("requests in flight did not end in time"),
     }
 }
 
@@ -108,6 +147,7 @@ async fn accept(
 /// Answers one request, whatever it is, and counts it.
 async fn serve(shared: &Shared, request: Request<Incoming>) -> Response<Full<Bytes>> {
     let start = Instant::now();
+    let _served = shared.in_flight.enter();
     let method = request.method().clone();
     let bytes = approximate_bytes(&request);
     let (handler, result) = handle(shared, request).await;
@@ -172,5 +212,6 @@ fn approximate_bytes(request: &Request<Incoming>) -> u64 {
     let line = request.uri().path().len() + request.method().as_str().len() + "HTTP/1.1".len();
     let headers: usize =
         request.headers().iter().map(|(name, value)| name.as_str().len() + value.len()).sum();
-    (line + headers) as u64 + request.body().size_hint().exact().unwrap_or_default()
+    let body = request.body().size_hint().exact().unwrap_or_default().min(BODY_BYTES_MAX as u64);
+    (line + headers) as u64 + body
 }

@@ -11,7 +11,7 @@ use prometheus::proto;
 /// The quantiles that a Pushgateway exposes.
 const QUANTILES: [f64; 3] = [0.1, 0.5, 0.9];
 /// Observations older than this do not count, as with client_golang's defaults.
-const WINDOW: Duration = Duration::from_secs(600);
+const WINDOW: Duration = Duration::from_mins(10);
 /// Parts that the window forgets one at a time.
 const PARTS: u32 = 5;
 /// Precision of a quantile.

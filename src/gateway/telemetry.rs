@@ -8,6 +8,10 @@ use prometheus::{IntCounterVec, Opts, Registry};
 use super::summary::SummaryVec;
 use crate::exposition::{MetricFamily, MetricType, registry};
 
+const REQUESTS: &str = "pushgateway_http_requests_total";
+const PUSH_DURATION: &str = "pushgateway_http_push_duration_seconds";
+const PUSH_SIZE: &str = "pushgateway_http_push_size_bytes";
+
 /// The metrics that the handlers feed.
 #[derive(Clone)]
 pub struct Telemetry {
@@ -24,25 +28,18 @@ impl Telemetry {
     /// Never: the names are constant and differ.
     pub fn new() -> Self {
         let requests = IntCounterVec::new(
-            Opts::new(
-                "pushgateway_http_requests_total",
-                "Total HTTP requests processed by the Pushgateway, excluding scrapes.",
-            ),
+            Opts::new(REQUESTS, "Total HTTP requests processed by the Pushgateway, excluding scrapes."),
             &["code", "handler", "method"],
         )
         .expect("a valid name");
         let push_duration = SummaryVec::new(
-            "pushgateway_http_push_duration_seconds",
+            PUSH_DURATION,
             "HTTP request duration for pushes to the Pushgateway.",
             "method",
             1e-6,
         );
-        let push_size = SummaryVec::new(
-            "pushgateway_http_push_size_bytes",
-            "HTTP request size for pushes to the Pushgateway.",
-            "method",
-            1.0,
-        );
+        let push_size =
+            SummaryVec::new(PUSH_SIZE, "HTTP request size for pushes to the Pushgateway.", "method", 1.0);
         let registry = Registry::new();
         let register = |collector: Box<dyn prometheus::core::Collector>| {
             registry.register(collector).expect("no name is registered twice");
@@ -64,7 +61,11 @@ impl Telemetry {
     pub fn own_types(&self) -> Vec<(String, MetricType)> {
         // A vector without a child gathers nothing, so those are named here.
         let mut types: Vec<_> = self.gather().into_iter().map(|family| (family.name, family.kind)).collect();
-        types.push(("pushgateway_http_requests_total".to_owned(), MetricType::Counter));
+        types.extend([
+            (REQUESTS.to_owned(), MetricType::Counter),
+            (PUSH_DURATION.to_owned(), MetricType::Summary),
+            (PUSH_SIZE.to_owned(), MetricType::Summary),
+        ]);
         types
     }
 

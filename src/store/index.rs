@@ -3,9 +3,9 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 
-use super::group::{Group, GroupId, StoredFamily};
+use super::group::{Group, GroupId, PUSH_FAILURE_TIME, PUSH_TIME, StoredFamily};
 use crate::exposition::MetricType;
-use crate::exposition::check::{Exposed, Fingerprint};
+use crate::exposition::check::{self, Exposed, Fingerprint, Inconsistent};
 use crate::exposition::labels::Escaping;
 
 /// The index over all stored families.
@@ -13,6 +13,8 @@ pub(super) struct Index {
     /// By escaped name.
     names: HashMap<String, Exposing>,
     series: HashMap<Fingerprint, GroupId>,
+    /// Groups by the labels of their push times.
+    groups: HashMap<Fingerprint, GroupId>,
     own: HashMap<String, MetricType>,
 }
 
@@ -26,7 +28,25 @@ struct Exposing {
 
 impl Index {
     pub(super) fn new(own: HashMap<String, MetricType>) -> Self {
-        Self { names: HashMap::new(), series: HashMap::new(), own }
+        let times = [PUSH_TIME.0, PUSH_FAILURE_TIME.0].map(|name| (name.to_owned(), MetricType::Gauge));
+        let own = own.into_iter().chain(times).collect();
+        Self { names: HashMap::new(), series: HashMap::new(), groups: HashMap::new(), own }
+    }
+
+    /// Takes a group in.
+    ///
+    /// # Errors
+    /// Where another group's labels differ only in labels without value: to Prometheus they are the same.
+    pub(super) fn add_group(&mut self, group: &Group) -> Result<(), Inconsistent> {
+        let labels = &group.push_time.labels;
+        match *self.groups.entry(check::fingerprint(PUSH_TIME.0, labels)).or_insert(group.id) {
+            owner if owner == group.id => Ok(()),
+            _ => Err(check::duplicate(PUSH_TIME.0, &group.push_time)),
+        }
+    }
+
+    pub(super) fn remove_group(&mut self, group: &Group) {
+        self.groups.remove(&check::fingerprint(PUSH_TIME.0, &group.push_time.labels));
     }
 
     pub(super) fn add(&mut self, group: GroupId, name: &Arc<str>, stored: &StoredFamily) {

@@ -21,7 +21,7 @@ use std::time::Duration;
 
 use tokio::sync::{mpsc, oneshot, watch};
 
-use crate::exposition::check::Inconsistent;
+use crate::exposition::check::{self, Inconsistent};
 use crate::exposition::{MetricFamily, MetricType};
 use crate::grouping::GroupingKey;
 pub use group::{Group, Snapshot, UnixSeconds};
@@ -52,12 +52,26 @@ pub enum Change {
 pub struct Push {
     /// The group.
     pub key: GroupingKey,
-    /// What was pushed, as it was read.
-    pub families: Vec<MetricFamily>,
+    /// What was pushed, with the labels of the group.
+    families: Vec<MetricFamily>,
     /// What becomes of the group's other families.
     pub mode: PushMode,
     /// When it arrived.
     pub at: UnixSeconds,
+}
+
+impl Push {
+    /// Makes a push of families as they were read: each metric gets the labels of the group, and families that only the
+    /// store itself exposes are left out. This is the costly part, and no part of the writer's work.
+    pub fn new(key: GroupingKey, families: Vec<MetricFamily>, mode: PushMode, at: UnixSeconds) -> Self {
+        let mut families = families;
+        families
+            .retain(|family| family.name != group::PUSH_TIME.0 && family.name != group::PUSH_FAILURE_TIME.0);
+        for family in &mut families {
+            check::complete(family, key.labels());
+        }
+        Self { key, families, mode, at }
+    }
 }
 
 /// What a push does with the families of its group that it does not hold.

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use tokio::sync::{mpsc, watch};
 
-use super::group::{Group, GroupId, PUSH_FAILURE_TIME, PUSH_TIME, Snapshot, StoredFamily, UnixSeconds};
+use super::group::{Group, GroupId, Snapshot, StoredFamily, UnixSeconds};
 use super::index::Index;
 use super::{Change, Push, PushMode, Submission, Verdict};
 use crate::exposition::check::{self, Fingerprint, Inconsistent};
@@ -51,23 +51,17 @@ impl State {
         match change {
             Change::Push(push) => self.push(push)?,
             Change::Delete(key) => self.delete(&key),
-            Change::Failed { key, at } => self.fail(key, at),
+            Change::Failed { key, at } => self.fail(key, at)?,
         }
         Ok(())
     }
 
-    fn push(&mut self, mut push: Push) -> Result<(), Inconsistent> {
-        push.families.retain(|family| family.name != PUSH_TIME.0 && family.name != PUSH_FAILURE_TIME.0);
-        for family in &mut push.families {
-            check::complete(family, push.key.labels());
-        }
+    fn push(&mut self, push: Push) -> Result<(), Inconsistent> {
         match self.judge(&push) {
-            Ok(fingerprints) => {
-                self.apply(push, fingerprints);
-                Ok(())
-            }
+            Ok(fingerprints) => self.apply(push, fingerprints),
             Err(fault) => {
-                self.fail(push.key, push.at);
+                // A group that cannot be is not made for the sake of its failure.
+                let _ = self.fail(push.key, push.at);
                 Err(fault)
             }
         }
@@ -80,8 +74,8 @@ impl State {
         check::check(&push.families, &self.index.beside(group, &replaced))
     }
 
-    fn apply(&mut self, push: Push, fingerprints: Vec<Vec<Fingerprint>>) {
-        let mut group = self.group(push.key);
+    fn apply(&mut self, push: Push, fingerprints: Vec<Vec<Fingerprint>>) -> Result<(), Inconsistent> {
+        let mut group = self.group(push.key)?;
         let before = group.families.clone();
         match push.mode {
             PushMode::ReplaceGroup => {
@@ -98,6 +92,7 @@ impl State {
         }
         group.succeeded(push.at);
         self.snapshot.groups.insert(group.key.clone(), Arc::new(group));
+        Ok(())
     }
 
     fn delete(&mut self, key: &GroupingKey) {
@@ -105,21 +100,25 @@ impl State {
             let mut group = Group::clone(&group);
             let families = group.families.clone();
             families.values().for_each(|stored| self.take_out(&mut group, stored));
+            self.index.remove_group(&group);
         }
     }
 
-    fn fail(&mut self, key: GroupingKey, at: UnixSeconds) {
-        let mut group = self.group(key);
+    fn fail(&mut self, key: GroupingKey, at: UnixSeconds) -> Result<(), Inconsistent> {
+        let mut group = self.group(key)?;
         group.failed(at);
         self.snapshot.groups.insert(group.key.clone(), Arc::new(group));
+        Ok(())
     }
 
     /// A copy of the group to change, or a new one.
-    fn group(&self, key: GroupingKey) -> Group {
-        match self.snapshot.groups.get(&key) {
-            Some(group) => Group::clone(group),
-            None => Group::new(key, GroupId(self.sequence)),
+    fn group(&mut self, key: GroupingKey) -> Result<Group, Inconsistent> {
+        if let Some(group) = self.snapshot.groups.get(&key) {
+            return Ok(Group::clone(group));
         }
+        let group = Group::new(key, GroupId(self.sequence));
+        self.index.add_group(&group)?;
+        Ok(group)
     }
 
     fn take_out(&mut self, group: &mut Group, stored: &StoredFamily) {
@@ -167,7 +166,7 @@ mod tests {
     fn push(state: &mut State, mode: PushMode, job: &str, body: &str) -> Result<(), String> {
         let families = text::parse(body.as_bytes(), Validation::Legacy).expect("a good text");
         let key = GroupingKey::new(job, [("", ""); 0]);
-        state.make(Change::Push(Push { key, families, mode, at: 7.0 })).map_err(|error| match error {
+        state.make(Change::Push(Push::new(key, families, mode, 7.0))).map_err(|error| match error {
             StoreError::Inconsistent(fault) => fault.to_string(),
             other => panic!("{other}"),
         })

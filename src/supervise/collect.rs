@@ -13,7 +13,7 @@ use crate::grouping::JOB_LABEL;
 
 /// The longest line that is read.
 pub const LINE_BYTES_MAX: usize = 64 * 1024;
-/// Series that a command may have.
+/// Series, helps and types that a command may have.
 pub const SERIES_MAX: usize = 50_000;
 /// Bytes of lines that begin a series, a help or a type; about what gathering them costs.
 pub const GATHERED_BYTES_MAX: usize = 16 * 1024 * 1024;
@@ -53,12 +53,15 @@ pub enum Refused {
 #[derive(Debug, Clone)]
 pub struct Collector {
     grouping: Labels,
+    /// What every sample gets beside its own labels.
+    labels: Labels,
     gatherer: Gatherer,
     /// The beginning of a line whose end has not come yet.
     partial: Vec<u8>,
     /// Whether the line that has begun is too long.
     overlong: bool,
-    series: usize,
+    /// Series, helps and types that were begun.
+    entries: usize,
     gathered_bytes: usize,
     lines: u64,
     taken: u64,
@@ -80,14 +83,15 @@ pub struct Collected {
 }
 
 impl Collector {
-    /// Starts with nothing; `grouping` are the labels of the run.
-    pub fn new(grouping: Labels) -> Self {
+    /// Starts with nothing; `grouping` are the labels of the run, `labels` those for every sample.
+    pub fn new(grouping: Labels, labels: Labels) -> Self {
         Self {
             grouping,
+            labels,
             gatherer: Gatherer::new(Repeated::Replaces),
             partial: Vec::new(),
             overlong: false,
-            series: 0,
+            entries: 0,
             gathered_bytes: 0,
             lines: 0,
             taken: 0,
@@ -125,10 +129,22 @@ impl Collector {
         if ended && (all.overlong || !all.partial.is_empty()) {
             all.take(b"\n");
         }
-        let (families, faults, first) = check::keep_exposable(all.gatherer.finish());
-        let refused = all.refused + faults as u64;
-        let first_fault = first.map(|fault| (0, fault.into()));
-        Collected { families, taken: all.taken, refused, first_refused: all.first_refused.or(first_fault) }
+        let mut families = all.gatherer.finish();
+        families.iter_mut().for_each(|family| family.add_missing_labels(&all.labels));
+        let kept = check::keep_exposable(families);
+        let dropped = kept.dropped as u64;
+        Collected {
+            families: kept.families,
+            taken: all.taken.saturating_sub(dropped),
+            refused: all.refused + dropped,
+            first_refused: all.first_refused.or(kept.first_fault.map(|fault| (0, fault.into()))),
+        }
+    }
+
+    /// Notes that there was more than can be taken.
+    pub fn refuse_rest(&mut self) {
+        self.lines += 1;
+        self.refuse(Refused::TooMany);
     }
 
     fn line(&mut self, line: &[u8]) {
@@ -141,8 +157,8 @@ impl Collector {
     }
 
     fn add(&mut self, bytes: &[u8]) -> Result<(), Refused> {
-        let line = line::read(bytes, &self.gatherer, Validation::Legacy)?;
-        let is_new = match &line {
+        let mut line = line::read(bytes, &self.gatherer, Validation::Legacy)?;
+        let is_new = match &mut line {
             Line::Blank => return Ok(()),
             Line::Help { family, .. } | Line::Type { family, .. } => {
                 not_ours(&family.name)?;
@@ -150,19 +166,19 @@ impl Collector {
             }
             Line::Sample(sample) => {
                 self.judge(sample)?;
+                // To Prometheus a label without value is no label.
+                sample.labels.retain(|(_, value)| !value.is_empty());
                 self.gatherer.is_new_series(sample)
             }
         };
         if is_new {
-            if self.series >= SERIES_MAX || self.gathered_bytes + bytes.len() > GATHERED_BYTES_MAX {
+            if self.entries >= SERIES_MAX || self.gathered_bytes + bytes.len() > GATHERED_BYTES_MAX {
                 return Err(Refused::TooMany);
             }
             self.gathered_bytes += bytes.len();
+            self.entries += 1;
         }
-        if matches!(line, Line::Sample(_)) {
-            self.taken += 1;
-            self.series += usize::from(is_new);
-        }
+        self.taken += u64::from(matches!(line, Line::Sample(_)));
         self.gatherer.add(line);
         Ok(())
     }
@@ -190,7 +206,7 @@ impl Collector {
 }
 
 fn not_ours(name: &str) -> Result<(), Refused> {
-    if name.starts_with(OWN_PREFIX) { Err(Refused::OwnName) } else { Ok(()) }
+    if format!("{name}_").starts_with(OWN_PREFIX) { Err(Refused::OwnName) } else { Ok(()) }
 }
 
 #[cfg(test)]
@@ -200,7 +216,7 @@ mod tests {
     use crate::exposition::text;
 
     fn collector() -> Collector {
-        Collector::new(Labels::from_pairs([("job", "j"), ("team", "x")]))
+        Collector::new(Labels::from_pairs([("job", "j"), ("team", "x")]), Labels::default())
     }
 
     fn collect(body: &[u8]) -> (String, Collected) {
@@ -231,6 +247,7 @@ mod tests {
         for bad in [
             "items x",
             "jobmon_success 1",
+            "# TYPE jobmon histogram",
             "# HELP jobmon_success mine",
             "items{job=\"y\"} 1",
             "items{team=\"y\"} 1",
@@ -255,6 +272,32 @@ mod tests {
         let (text, collected) = collect(b"s_sum 1\n# TYPE s summary\ns 1\nx 1\n");
         assert_eq!(text, "# TYPE s_sum untyped\ns_sum 1\n# TYPE x untyped\nx 1\n");
         assert_eq!((collected.refused, collected.first_refused.map(|(line, _)| line)), (1, Some(0)));
+    }
+
+    #[test]
+    fn a_sample_that_collides_costs_itself_only() {
+        let (text, collected) = collect(b"m{a=\"\"} 1\nm 2\nm{b=\"x\"} 4\nother 3\n");
+        assert_eq!(text, "# TYPE m untyped\nm 2\nm{b=\"x\"} 4\n# TYPE other untyped\nother 3\n");
+        assert_eq!(
+            (collected.taken, collected.refused),
+            (4, 0),
+            "an empty label is no label: the last value won"
+        );
+
+        let labels = Labels::from_pairs([("a", "1")]);
+        let mut collector = Collector::new(Labels::default(), labels);
+        collector.take(b"m{a=\"1\"} 1\nm 2\nm{a=\"2\"} 3\n");
+        let collected = collector.collected(true);
+        let mut out = Vec::new();
+        text::encode(&mut out, &collected.families, Escaping::Underscores);
+        assert_eq!(String::from_utf8_lossy(&out), "# TYPE m untyped\nm{a=\"1\"} 1\nm{a=\"2\"} 3\n");
+        assert_eq!((collected.taken, collected.refused), (2, 1));
+    }
+
+    #[test]
+    fn types_without_samples_have_a_limit_too() {
+        let flood: String = (0..SERIES_MAX + 5).map(|i| format!("# TYPE t{i} gauge\n")).collect();
+        assert_eq!(collect(flood.as_bytes()).1.refused, 5);
     }
 
     #[test]

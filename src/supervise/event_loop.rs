@@ -2,9 +2,10 @@
 
 use std::os::fd::AsFd as _;
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use chrono::Utc;
+use nix::errno::Errno;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::eventfd::{EfdFlags, EventFd};
 use tracing::{error, warn};
@@ -12,13 +13,17 @@ use tracing::{error, warn};
 use super::collect::{Collected, Collector};
 use super::fifo::Inbox;
 use super::outcome::Outcome;
-use super::reap::{self, Usage};
+use super::reap::{self, Change, Usage};
 use super::report::{self, End, Facts};
 use super::signals::{Signals, stop_ourselves};
 use super::spawn::Child;
 use super::state::{Action, Event, Run};
 use crate::deliver::{Courier, Sinks, courier};
 use crate::exposition::Labels;
+use crate::logging;
+
+/// Waits where there is no way to wait for what happens.
+const BLIND_PAUSE: Duration = Duration::from_millis(20);
 
 /// A run under way.
 pub(super) struct Supervision<'a> {
@@ -42,7 +47,7 @@ pub(super) enum Delivery {
     /// By a courier that has not started yet.
     Ready(Sinks),
     /// By a courier, who tells when it has done.
-    Started { courier: Courier, done: Arc<EventFd> },
+    Started { courier: Courier, done: Arc<EventFd>, over: bool },
 }
 
 impl Supervision<'_> {
@@ -54,13 +59,15 @@ impl Supervision<'_> {
         let mut over = outcome.is_some() && self.tell(Event::Ended);
         while !over {
             self.wait();
-            self.inbox.read(|bytes| self.collector.take(bytes));
+            while let Some(signal) = self.signals.next() {
+                over |= self.tell(Event::Signal(signal));
+            }
+            // After the signals: one of them told of what is reaped now.
             if let Some(ended) = self.reap() {
                 outcome = Some(ended);
                 over |= self.tell(Event::Ended);
-            }
-            while let Some(signal) = self.signals.next() {
-                over |= self.tell(Event::Signal(signal));
+            } else if self.child.is_some() {
+                self.inbox.read(|bytes| self.collector.take(bytes));
             }
             if self.is_delivered() {
                 over |= self.tell(Event::Delivered);
@@ -73,7 +80,9 @@ impl Supervision<'_> {
     /// Waits until something happens or is due.
     fn wait(&self) {
         let mut fds = vec![PollFd::new(self.signals.as_fd(), PollFlags::POLLIN)];
-        fds.extend(self.inbox.readable().map(|fd| PollFd::new(fd, PollFlags::POLLIN)));
+        // What comes after the end is nobody's.
+        let inbox = self.inbox.readable().filter(|_| self.child.is_some());
+        fds.extend(inbox.map(|fd| PollFd::new(fd, PollFlags::POLLIN)));
         if let Delivery::Started { done, .. } = &self.delivery {
             fds.push(PollFd::new(done.as_fd(), PollFlags::POLLIN));
         }
@@ -82,18 +91,29 @@ impl Supervision<'_> {
             let left = at.saturating_duration_since(Instant::now()).as_millis() + 1;
             PollTimeout::try_from(left).unwrap_or(PollTimeout::MAX)
         });
-        // EINTR is one more reason to look around.
-        let _ = poll(&mut fds, timeout);
+        match poll(&mut fds, timeout) {
+            Ok(_) | Err(Errno::EINTR) => {}
+            // Such as EINVAL under a tiny limit of descriptors: then we look around now and then.
+            Err(_) => std::thread::sleep(BLIND_PAUSE),
+        }
     }
 
     /// Reaps whatever has ended; tells how the command did, if it was among them.
     fn reap(&mut self) -> Option<Outcome> {
         let mut outcome = None;
-        while let Some(reaped) = reap::reap() {
-            if self.child.as_ref().is_some_and(|child| child.pid == reaped.pid) {
-                self.child = None;
-                self.end(reaped.outcome, reaped.usage);
-                outcome = Some(reaped.outcome);
+        while let Some((pid, change)) = reap::reap() {
+            if self.child.as_ref().is_none_or(|child| child.pid != pid) {
+                continue;
+            }
+            match change {
+                Change::Stopped => {
+                    self.tell(Event::Stopped);
+                }
+                Change::Ended(ended, usage) => {
+                    self.child = None;
+                    self.end(ended, usage);
+                    outcome = Some(ended);
+                }
             }
         }
         outcome
@@ -106,9 +126,13 @@ impl Supervision<'_> {
         self.inbox.drain(|bytes| self.collector.take(bytes));
     }
 
-    fn is_delivered(&self) -> bool {
-        match &self.delivery {
-            Delivery::Started { done, .. } => done.read().is_ok(),
+    fn is_delivered(&mut self) -> bool {
+        match &mut self.delivery {
+            Delivery::Started { done, over, .. } => {
+                // He may have ended before the command, and says so once.
+                *over |= done.read().is_ok();
+                *over
+            }
             Delivery::Nowhere | Delivery::DryRun(_) | Delivery::Ready(_) => self.facts.end.is_some(),
         }
     }
@@ -160,7 +184,7 @@ impl Supervision<'_> {
         match (&self.delivery, deadline) {
             (Delivery::Started { courier, .. }, Some(deadline)) => courier.finish(report(), deadline),
             (Delivery::Started { courier, .. }, None) => courier.progress(report()),
-            (Delivery::DryRun(sinks), _) => eprint!("{}", courier::describe(sinks, &report())),
+            (Delivery::DryRun(sinks), _) => logging::print(&courier::describe(sinks, &report())),
             (Delivery::Nowhere | Delivery::Ready(_), _) => {}
         }
     }
@@ -168,9 +192,13 @@ impl Supervision<'_> {
     /// Starts the courier if there is work for one and he has not started yet.
     fn start_courier(&mut self) {
         match std::mem::replace(&mut self.delivery, Delivery::Nowhere) {
-            Delivery::Ready(sinks) => match started(sinks) {
+            Delivery::Ready(sinks) => match started(sinks.clone()) {
                 Ok(delivery) => self.delivery = delivery,
-                Err(error) => error!(%error, "nothing can be delivered: there is no thread for it"),
+                Err(error) => {
+                    // There may be a thread for the next report.
+                    self.delivery = Delivery::Ready(sinks);
+                    error!(%error, "a report cannot be delivered: there is no thread for it");
+                }
             },
             other => self.delivery = other,
         }
@@ -180,9 +208,12 @@ impl Supervision<'_> {
         let ended = self.facts.end.is_some();
         match self.inbox.file_text() {
             // A file is read as a whole each time.
-            Some(text) => {
+            Some((text, is_all)) => {
                 let mut collector = self.collector.clone();
                 collector.take(&text);
+                if !is_all {
+                    collector.refuse_rest();
+                }
                 collector.collected(ended)
             }
             None => self.collector.collected(ended),
@@ -197,5 +228,5 @@ fn started(sinks: Sinks) -> std::io::Result<Delivery> {
         // It fails only if nobody has read it 2^64 times.
         let _ = tell.write(1);
     })?;
-    Ok(Delivery::Started { courier, done })
+    Ok(Delivery::Started { courier, done, over: false })
 }

@@ -144,12 +144,18 @@ impl Inbox {
         }
     }
 
-    /// The whole text of a metrics file.
-    pub fn file_text(&self) -> Option<Vec<u8>> {
+    /// The text of a metrics file, and whether that is all: what is too much is cut off at the end of a line.
+    pub fn file_text(&self) -> Option<(Vec<u8>, bool)> {
         let Self::File { path, .. } = self else { return None };
         let mut text = Vec::new();
-        File::open(path).ok()?.take(FILE_BYTES_MAX).read_to_end(&mut text).ok()?;
-        Some(text)
+        // The command may have put something else there.
+        let file = File::options().read(true).custom_flags(libc::O_NONBLOCK).open(path).ok()?;
+        file.take(FILE_BYTES_MAX + 1).read_to_end(&mut text).ok()?;
+        let is_all = text.len() as u64 <= FILE_BYTES_MAX;
+        if !is_all {
+            text.truncate(text.iter().rposition(|b| *b == b'\n').map_or(0, |end| end + 1));
+        }
+        Some((text, is_all))
     }
 }
 
@@ -189,7 +195,10 @@ mod tests {
     fn a_file_is_read_as_a_whole() {
         let inbox = Inbox::make(MetricsMode::File).expect("a file");
         std::fs::write(inbox.path(), "a 1\n").expect("writable");
-        assert_eq!(inbox.file_text().as_deref(), Some(&b"a 1\n"[..]));
+        assert_eq!(inbox.file_text(), Some((b"a 1\n".to_vec(), true)));
+        std::fs::write(inbox.path(), "a 1\n".repeat(5_000_000)).expect("writable");
+        let (text, is_all) = inbox.file_text().expect("a file");
+        assert!(!is_all && text.len() as u64 <= FILE_BYTES_MAX && text.ends_with(b"\na 1\n"));
         assert_eq!(Inbox::make(MetricsMode::Off).expect("nowhere").path(), Path::new("/dev/null"));
     }
 }

@@ -32,7 +32,7 @@ use fifo::Inbox;
 pub use outcome::EXIT_USAGE;
 use report::Facts;
 pub use signals::Signals;
-use spawn::{Start, spawn};
+use spawn::{SpawnError, Start, spawn};
 use state::{Run, Settings};
 pub use stdio::keep_standard_descriptors_free;
 
@@ -42,6 +42,7 @@ pub fn run(config: RunConfig, warnings: &[Warning]) -> u8 {
         Ok(signals) => signals,
         Err(error) => return run_unsupervised(&config.command, &error),
     };
+    let inherited = signals.inherited();
     let (mut inbox, no_inbox) = match Inbox::make(config.metrics) {
         Ok(inbox) => (inbox, None),
         Err(error) => (Inbox::Nowhere, Some(error)),
@@ -58,8 +59,13 @@ pub fn run(config: RunConfig, warnings: &[Warning]) -> u8 {
         ],
         own_group,
         keep_open: inbox.for_command().as_ref(),
-        inherited: signals.inherited(),
+        inherited,
     });
+    if let Err(SpawnError::Pipe(errno)) = child {
+        drop((signals, inbox));
+        inherited.restore();
+        return run_unsupervised(&config.command, &errno.into());
+    }
 
     // The command runs: from here on there is time.
     tell(warnings, no_inbox.as_ref());
@@ -78,7 +84,7 @@ pub fn run(config: RunConfig, warnings: &[Warning]) -> u8 {
         signals: &signals,
         child: child.ok(),
         inbox: &mut inbox,
-        collector: Collector::new(config.key.labels().clone()),
+        collector: Collector::new(config.key.labels().clone(), config.labels.clone()),
         facts: Facts { start, end: None },
         started,
         labels: &config.labels,
@@ -87,9 +93,9 @@ pub fn run(config: RunConfig, warnings: &[Warning]) -> u8 {
     supervision.go(first).exit_code()
 }
 
-/// With no way to take signals the command runs all the same, in our place.
+/// With no way to supervise it the command runs all the same, in our place.
 fn run_unsupervised(command: &[OsString], error: &std::io::Error) -> u8 {
-    error!(%error, "the command runs without supervision: signals cannot be taken");
+    error!(%error, "the command runs without supervision");
     let failure = spawn::become_command(command);
     error!(command = spawn::display(&command[0]), error = %failure, "the command could not be run");
     failure.outcome().exit_code()
@@ -122,7 +128,11 @@ fn delivery(
 /// Whether there is a terminal whose keys send signals: then the command stays in our process group, which the terminal
 /// knows.
 fn has_terminal() -> bool {
-    File::open("/dev/tty").is_ok()
+    match File::open("/dev/tty") {
+        Ok(_) => true,
+        // No descriptor is left to ask with; not to move the command is the safe answer.
+        Err(error) => [libc::EMFILE, libc::ENFILE].map(Some).contains(&error.raw_os_error()),
+    }
 }
 
 /// A name for the run that no other run has, in the order of time: nanoseconds and 64 random bits.

@@ -12,15 +12,13 @@ use nix::unistd::Pid;
 
 use super::outcome::Outcome;
 
-/// A process that has ended and is gone now.
+/// What has become of a process.
 #[derive(Debug, Clone, Copy, PartialEq)]
-pub struct Reaped {
-    /// Which one.
-    pub pid: Pid,
-    /// How it ended.
-    pub outcome: Outcome,
-    /// What it used.
-    pub usage: Usage,
+pub enum Change {
+    /// It has ended, is gone now, and used this.
+    Ended(Outcome, Usage),
+    /// It has been stopped.
+    Stopped,
 }
 
 /// What a process, and those it waited for, used (getrusage(2)).
@@ -49,22 +47,21 @@ pub struct Usage {
 /// `ru_inblock` and `ru_oublock` count blocks of this size on Linux.
 const BLOCK_BYTES: f64 = 512.0;
 
-/// Reaps one process that has ended: our child, or an orphan where we are its reaper. `None` if there is none now. SIGCHLD is
-/// sent once for several, so this is called until it is `None`.
-pub fn reap() -> Option<Reaped> {
+/// Reaps one process that has ended or tells of one that has stopped: our child, or an orphan where we are its reaper. `None`
+/// if there is none now. SIGCHLD is sent once for several, so this is called until it is `None`.
+pub fn reap() -> Option<(Pid, Change)> {
     loop {
         let mut status = 0;
         let mut usage = MaybeUninit::<libc::rusage>::zeroed();
         // SAFETY: both pointers are to memory of ours of the right type; zeros are a valid rusage.
         let (pid, usage) = unsafe {
-            let pid = libc::wait4(-1, &raw mut status, libc::WNOHANG, usage.as_mut_ptr());
+            let pid = libc::wait4(-1, &raw mut status, libc::WNOHANG | libc::WUNTRACED, usage.as_mut_ptr());
             (pid, usage.assume_init())
         };
         match pid {
             pid if pid > 0 => {
-                if let Some(outcome) = outcome(status) {
-                    return Some(Reaped { pid: Pid::from_raw(pid), outcome, usage: Usage::from(&usage) });
-                }
+                let change = outcome(status).map(|outcome| Change::Ended(outcome, Usage::from(&usage)));
+                return Some((Pid::from_raw(pid), change.unwrap_or(Change::Stopped)));
             }
             -1 if Errno::last() == Errno::EINTR => {}
             _ => return None,

@@ -31,25 +31,23 @@ pub struct End {
     pub usage: Usage,
 }
 
-/// Makes the report of a run. `labels` go on every sample that does not have them.
+/// Makes the report of a run. `labels` go on every sample of our own; the command's have theirs already.
 pub fn report(facts: &Facts, collected: Collected, labels: &Labels) -> Report {
     let about = match facts.end {
         None => About::Progress,
         Some(end) if end.outcome.is_success() => About::Success,
         Some(_) => About::Failure,
     };
-    let mut own = own_families(facts, collected.taken, collected.refused);
-    add_labels(&mut own, labels);
-    let without_command = (!collected.families.is_empty()).then(|| {
-        // A server refused them all, and that is what the count says.
-        let mut own = own_families(facts, 0, collected.taken + collected.refused);
-        add_labels(&mut own, labels);
-        own
-    });
-    let mut families = own;
-    let mut command = collected.families;
-    add_labels(&mut command, labels);
-    families.append(&mut command);
+    let own = |taken, refused| {
+        let mut families = own_families(facts, taken, refused);
+        families.iter_mut().for_each(|family| family.add_missing_labels(labels));
+        families
+    };
+    // A server refused them all, and that is what the count says then.
+    let without_command =
+        (!collected.families.is_empty()).then(|| own(0, collected.taken + collected.refused));
+    let mut families = own(collected.taken, collected.refused);
+    families.extend(collected.families);
     Report { families, without_command, about }
 }
 
@@ -179,16 +177,5 @@ impl Gauges {
             gauges.with_label_values(&[*kind]).set(*value);
         }
         self.0.register(Box::new(gauges)).expect("every name is used once");
-    }
-}
-
-/// What a sample says itself comes before what is said about all.
-fn add_labels(families: &mut [MetricFamily], labels: &Labels) {
-    if labels.is_empty() {
-        return;
-    }
-    for metric in families.iter_mut().flat_map(|family| &mut family.metrics) {
-        let missing = labels.iter().filter(|(name, _)| metric.labels.get(name).is_none());
-        metric.labels = Labels::from_pairs(metric.labels.iter().chain(missing));
     }
 }

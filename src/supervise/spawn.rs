@@ -46,6 +46,9 @@ impl Child {
 /// Why a command did not start.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum SpawnError {
+    /// There are no descriptors to supervise it with; it can be run all the same, see [`become_command`].
+    #[error("{}", .0.desc())]
+    Pipe(Errno),
     /// There is no process for it.
     #[error("no process can be started: {}", .0.desc())]
     Fork(Errno),
@@ -59,7 +62,7 @@ impl SpawnError {
     pub fn outcome(self) -> Outcome {
         match self {
             Self::Exec(Errno::ENOENT) => Outcome::NotFound,
-            Self::Exec(_) | Self::Fork(_) => Outcome::CannotExecute,
+            Self::Exec(_) | Self::Fork(_) | Self::Pipe(_) => Outcome::CannotExecute,
         }
     }
 }
@@ -88,7 +91,7 @@ pub fn spawn(start: &Start<'_>) -> Result<Child, SpawnError> {
     let image = Image::new(start.command, start.variables);
     let (mut reader, mut writer) = pipe2(OFlag::O_CLOEXEC)
         .map(|(reader, writer)| (File::from(reader), File::from(writer)))
-        .map_err(SpawnError::Fork)?;
+        .map_err(SpawnError::Pipe)?;
     let passed_on = start.keep_open.and_then(pass_on);
     // SAFETY: this process has one thread, so the child finds every lock free and may do anything.
     match unsafe { fork() }.map_err(SpawnError::Fork)? {
@@ -170,6 +173,11 @@ impl Image {
         let (arguments, environment) = (pointers(&self.arguments), pointers(&self.environment));
         // SAFETY: both arrays hold pointers to NUL-terminated strings that outlive the call, and end with null.
         unsafe { libc::execvpe(arguments[0], arguments.as_ptr(), environment.as_ptr()) };
+        if Errno::last() == Errno::E2BIG {
+            // Our variables are what is too much: without them the command has what its caller gave it.
+            // SAFETY: as above; `environ` is the environment that this process was started with.
+            unsafe { libc::execvpe(arguments[0], arguments.as_ptr(), environ) };
+        }
         Errno::last()
     }
 }

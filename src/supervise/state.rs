@@ -16,6 +16,8 @@ const DELIVERY_SLACK: Duration = Duration::from_millis(100);
 pub enum Event {
     /// The command has ended, or could not be started.
     Ended,
+    /// The command has been stopped.
+    Stopped,
     /// A signal came in.
     Signal(Signal),
     /// The last report has been delivered, or given up.
@@ -57,6 +59,8 @@ pub struct Settings {
 pub struct Run {
     settings: Settings,
     phase: Phase,
+    /// Whether we were asked to stop, and will if the command does.
+    stop_asked: bool,
 }
 
 #[derive(Debug, Clone, Copy)]
@@ -69,7 +73,11 @@ enum Phase {
 impl Run {
     /// A run whose command starts now.
     pub fn new(settings: Settings, now: Instant) -> Self {
-        Self { settings, phase: Phase::Running { next_report: Some(now + FIRST_REPORT_AFTER) } }
+        Self {
+            settings,
+            phase: Phase::Running { next_report: Some(now + FIRST_REPORT_AFTER) },
+            stop_asked: false,
+        }
     }
 
     /// When something is due if nothing else happens.
@@ -85,6 +93,10 @@ impl Run {
     pub fn on(&mut self, event: Event, now: Instant) -> Vec<Action> {
         match (self.phase, event) {
             (Phase::Running { .. }, Event::Signal(signal)) => self.pass_on(signal),
+            // Whoever waits for us sees a stopped job, as without us, and no job that goes on is held up.
+            (Phase::Running { .. }, Event::Stopped) if std::mem::take(&mut self.stop_asked) => {
+                vec![Action::Stop]
+            }
             (Phase::Running { next_report: Some(due) }, Event::Tick) if now >= due => {
                 let interval = self.settings.push_interval;
                 self.phase = Phase::Running { next_report: (!interval.is_zero()).then_some(now + interval) };
@@ -117,24 +129,34 @@ impl Run {
         vec![Action::Exit]
     }
 
-    fn pass_on(&self, signal: Signal) -> Vec<Action> {
+    fn pass_on(&mut self, signal: Signal) -> Vec<Action> {
         // SIGCHLD is about our own children, and what we sent ourselves is not for the command.
         if signal.number == libc::SIGCHLD || signal.origin == Origin::Ourselves {
             return Vec::new();
         }
         let reached_already = match signal.origin {
-            // A key on the terminal goes to everybody in the group.
-            Origin::Kernel if self.settings.shares_group => true,
+            // A key on the terminal, and its end, go to everybody in the group.
+            Origin::Kernel if self.settings.shares_group && TERMINAL.contains(&signal.number) => true,
             // A limit that we have reached ourselves says nothing about the command.
             Origin::Kernel => [libc::SIGXCPU, libc::SIGXFSZ].contains(&signal.number),
             Origin::Ourselves | Origin::Process => false,
         };
-        let forward = (!reached_already).then_some(Action::Forward(signal.number));
-        // Then we stop as well: whoever waits for us sees a stopped job, as without us.
-        let stop = stops(signal.number).then_some(Action::Stop);
-        forward.into_iter().chain(stop).collect()
+        self.stop_asked = (self.stop_asked || stops(signal.number)) && signal.number != libc::SIGCONT;
+        if reached_already { Vec::new() } else { vec![Action::Forward(signal.number)] }
     }
 }
+
+/// Signals that a terminal sends to its whole foreground group.
+const TERMINAL: [i32; 8] = [
+    libc::SIGINT,
+    libc::SIGQUIT,
+    libc::SIGTSTP,
+    libc::SIGTTIN,
+    libc::SIGTTOU,
+    libc::SIGWINCH,
+    libc::SIGHUP,
+    libc::SIGCONT,
+];
 
 fn stops(number: i32) -> bool {
     [libc::SIGTSTP, libc::SIGTTIN, libc::SIGTTOU].contains(&number)
@@ -185,24 +207,25 @@ mod tests {
 
     #[test]
     fn signals_are_passed_on_once() {
-        use Action::{Forward, Stop};
-        use libc::{SIGCHLD, SIGCONT, SIGINT, SIGPIPE, SIGTERM, SIGTSTP, SIGTTIN, SIGUSR1, SIGXFSZ};
+        use Action::Forward;
+        use libc::{SIGALRM, SIGCHLD, SIGCONT, SIGINT, SIGPIPE, SIGTERM, SIGTSTP, SIGTTIN, SIGUSR1, SIGXFSZ};
         let own_group: [(i32, Origin, &[Action]); 9] = [
             (SIGTERM, Origin::Process, &[Forward(SIGTERM)]),
             (SIGUSR1, Origin::Process, &[Forward(SIGUSR1)]),
             (34, Origin::Process, &[Forward(34)]),
             (SIGCONT, Origin::Process, &[Forward(SIGCONT)]),
-            (SIGTSTP, Origin::Process, &[Forward(SIGTSTP), Stop]),
+            (SIGTSTP, Origin::Process, &[Forward(SIGTSTP)]),
             (SIGPIPE, Origin::Process, &[Forward(SIGPIPE)]),
             (SIGPIPE, Origin::Ourselves, &[]),
             (SIGXFSZ, Origin::Kernel, &[]),
             (SIGCHLD, Origin::Kernel, &[]),
         ];
-        let shared_group: [(i32, Origin, &[Action]); 5] = [
+        let shared_group: [(i32, Origin, &[Action]); 6] = [
             (SIGINT, Origin::Kernel, &[]),
             (SIGINT, Origin::Process, &[Forward(SIGINT)]),
-            (SIGTSTP, Origin::Kernel, &[Stop]),
-            (SIGTTIN, Origin::Kernel, &[Stop]),
+            (SIGTSTP, Origin::Kernel, &[]),
+            (SIGTTIN, Origin::Kernel, &[]),
+            (SIGALRM, Origin::Kernel, &[Forward(SIGALRM)]),
             (SIGTERM, Origin::Process, &[Forward(SIGTERM)]),
         ];
         for (shares_group, cases) in [(false, &own_group[..]), (true, &shared_group[..])] {
@@ -215,6 +238,22 @@ mod tests {
                 );
             }
         }
+    }
+
+    #[test]
+    fn we_stop_with_the_command_if_we_were_asked_to() {
+        let (mut run, now) = run(true, SECOND);
+        assert_eq!(run.on(Event::Stopped, now), [], "somebody stopped the command alone");
+        run.on(signal(libc::SIGTSTP, Origin::Kernel), now);
+        assert_eq!(run.on(Event::Stopped, now), [Action::Stop]);
+        assert_eq!(run.on(Event::Stopped, now), []);
+        run.on(signal(libc::SIGTSTP, Origin::Kernel), now);
+        run.on(signal(libc::SIGCONT, Origin::Process), now);
+        assert_eq!(
+            run.on(Event::Stopped, now),
+            [],
+            "the command did not stop, and later somebody stopped it alone"
+        );
     }
 
     #[test]

@@ -119,7 +119,7 @@ fn push_name_and_labels(
     for (label, value) in labels.iter() {
         out.push(separator);
         separator = b',';
-        push_name(out, &escaping.escape(label));
+        push_label_name(out, &escaping.escape_label(label));
         out.extend_from_slice(b"=\"");
         push_escaped(out, value, true);
         out.push(b'"');
@@ -138,7 +138,15 @@ fn push_name_and_labels(
 }
 
 fn push_name(out: &mut Vec<u8>, name: &str) {
-    if Validation::Legacy.is_metric_name(name) {
+    push_quoted_unless(Validation::Legacy.is_metric_name(name), out, name);
+}
+
+fn push_label_name(out: &mut Vec<u8>, name: &str) {
+    push_quoted_unless(Validation::Legacy.is_label_name(name), out, name);
+}
+
+fn push_quoted_unless(plain: bool, out: &mut Vec<u8>, name: &str) {
+    if plain {
         out.extend_from_slice(name.as_bytes());
     } else {
         out.push(b'"');

@@ -13,7 +13,7 @@ use super::{Answer, empty};
 use crate::exposition::protobuf::DecodeError;
 use crate::exposition::{MetricFamily, Validation, protobuf, text};
 use crate::gateway::error::Failure;
-use crate::gateway::limits::{BODY_BYTES_MAX, BODY_READ_MAX, INLINE_BODY_BYTES_MAX};
+use crate::gateway::limits::{BODY_BYTES_MAX, BODY_READ_MAX, GROUP_LABEL_BYTES_MAX, INLINE_BODY_BYTES_MAX};
 use crate::grouping::GroupingKey;
 use crate::store::{Change, Push, PushMode, Store, StoreError, UnixSeconds};
 
@@ -27,10 +27,10 @@ pub(in crate::gateway) async fn push(
 ) -> Result<Answer, Failure> {
     let format = Format::of(headers)?;
     let body = read(body).await?;
-    let families = decode(format, body).await;
     let at = unix_seconds(SystemTime::now());
-    match families {
-        Ok(families) => store.submit(Change::Push(Push { key, families, mode, at })).await?,
+    let prepared = prepare(format, body, key.clone(), mode, at).await;
+    match prepared {
+        Ok(push) => store.submit(Change::Push(push)).await?,
         Err(Failure::Protobuf(DecodeError::Inconsistent(fault))) => {
             store.submit(Change::Failed { key, at }).await?;
             return Err(StoreError::Inconsistent(fault).into());
@@ -46,6 +46,9 @@ pub(in crate::gateway) async fn delete(store: &Store, key: GroupingKey) -> Resul
     Ok(empty(StatusCode::ACCEPTED))
 }
 
+/// Content encodings under which a body cannot be read.
+const COMPRESSED: [&str; 6] = ["gzip", "deflate", "compress", "br", "zstd", "snappy"];
+
 #[derive(Clone, Copy)]
 enum Format {
     Text,
@@ -55,10 +58,11 @@ enum Format {
 impl Format {
     /// Everything that is not declared as delimited protobuf is text.
     fn of(headers: &HeaderMap) -> Result<Self, Failure> {
-        if let Some(encoding) = headers.get(CONTENT_ENCODING)
-            && !encoding.as_bytes().eq_ignore_ascii_case(b"identity")
+        // Others are passed over: they are clients' mistakes for the charset, and the body is as it is.
+        if let Some(encoding) = headers.get(CONTENT_ENCODING).and_then(|value| value.to_str().ok())
+            && COMPRESSED.iter().any(|name| encoding.to_ascii_lowercase().contains(name))
         {
-            return Err(Failure::ContentEncoding(String::from_utf8_lossy(encoding.as_bytes()).into_owned()));
+            return Err(Failure::ContentEncoding(encoding.to_owned()));
         }
         let declared = headers.get(CONTENT_TYPE).and_then(|value| value.to_str().ok()?.parse::<Mime>().ok());
         let is_protobuf = declared.is_some_and(|mime| {
@@ -92,12 +96,27 @@ async fn read(body: Incoming) -> Result<Bytes, Failure> {
     }
 }
 
-async fn decode(format: Format, body: Bytes) -> Result<Vec<MetricFamily>, Failure> {
-    if body.len() <= INLINE_BODY_BYTES_MAX {
-        return format.decode(&body);
+/// Reads a body and makes it a push, on a thread of its own where that takes long.
+async fn prepare(
+    format: Format,
+    body: Bytes,
+    key: GroupingKey,
+    mode: PushMode,
+    at: UnixSeconds,
+) -> Result<Push, Failure> {
+    let inline = body.len() <= INLINE_BODY_BYTES_MAX;
+    let prepare = move || {
+        let families = format.decode(&body)?;
+        let metrics: usize = families.iter().map(|family| family.metrics.len()).sum();
+        if metrics.saturating_mul(key.labels().text_bytes()) > GROUP_LABEL_BYTES_MAX {
+            return Err(Failure::GroupLabelsTooLarge);
+        }
+        Ok(Push::new(key, families, mode, at))
+    };
+    if inline {
+        return prepare();
     }
-    let decoded = tokio::task::spawn_blocking(move || format.decode(&body)).await;
-    decoded.unwrap_or(Err(Failure::BodyIncomplete))
+    tokio::task::spawn_blocking(prepare).await.unwrap_or(Err(Failure::BodyIncomplete))
 }
 
 /// The time as the push time metrics show it; a clock before 1970 counts as 1970.
