@@ -2,9 +2,9 @@
 # Builds the static binary that packages and containers ship, and prints its path. It needs no library, no NSS module and no
 # loader: it runs in an empty directory.
 #
-# Random numbers come from the system call, since a static program cannot look for the C library's function at run time and
-# /dev/urandom may not be there. The target is named so that only the program is linked statically: procedural macros are libraries. A fixed address saves
-# the relocations of a static-pie at every start.
+# The target is named so that only the program is linked statically: procedural macros are libraries. A fixed address saves
+# the relocations of a static-pie at every start. Random numbers come from the system call: a static program cannot look for
+# the C library's function at run time, and /dev/urandom may not be there.
 set -eu
 cd "$(dirname "$0")/.."
 target="$(rustc -vV | sed -n 's/^host: //p')"

@@ -71,6 +71,25 @@ fn prometheus_sees_a_job_run_and_end() {
     assert_eq!(prometheus.query("up"), Some(1.0));
 }
 
+/// The alerts of the README are queries that Prometheus understands, and the first one finds a failed job.
+#[test]
+fn the_alerts_of_the_readme_work() {
+    let gateway = gateway();
+    let prometheus = prometheus(Suite::Newest, &gateway.url);
+    assert_eq!(
+        job(["--job", "backup", "--push-url", &gateway.url, "--", "sh", "-c", "exit 1"]).run().code,
+        1
+    );
+    wait_for("the result", || prometheus.query("jobmon_exit_code{job=\"backup\"}"));
+    let readme = std::fs::read_to_string(crate::harness::project().join("README.md")).expect("text");
+    let block =
+        readme.split("```promql").nth(1).and_then(|rest| rest.split("```").next()).expect("the alerts");
+    let alerts: Vec<&str> = block.lines().filter(|line| !line.is_empty() && !line.starts_with('#')).collect();
+    assert_eq!(alerts.len(), 3);
+    let fires: Vec<bool> = alerts.iter().map(|alert| prometheus.query(alert).is_some()).collect();
+    assert_eq!(fires, [true, false, false]);
+}
+
 #[test]
 fn the_supervisor_pushes_to_a_real_pushgateway() {
     for suite in [Suite::Release, Suite::Newest] {
