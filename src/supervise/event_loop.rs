@@ -15,7 +15,7 @@ use super::fifo::Inbox;
 use super::outcome::Outcome;
 use super::reap::{self, Change, Usage};
 use super::report::{self, End, Facts};
-use super::signals::{Signals, stop_ourselves};
+use super::signals::{Origin, Signals, stop_ourselves};
 use super::spawn::Child;
 use super::state::{Action, Event, Run};
 use crate::deliver::{Courier, Sinks, courier};
@@ -75,6 +75,28 @@ impl Supervision<'_> {
             over |= self.tell(Event::Tick);
         }
         outcome.unwrap_or(Outcome::CannotExecute)
+    }
+
+    /// Sees the command through when supervision has broken down, which is a fault of ours and must not become the
+    /// command's: signals are passed on, and its end is waited for.
+    pub(super) fn see_through(&mut self) -> Outcome {
+        loop {
+            if let Some(end) = &self.facts.end {
+                return end.outcome;
+            }
+            let Some(child) = &self.child else { return Outcome::CannotExecute };
+            let _ = poll(&mut [PollFd::new(self.signals.as_fd(), PollFlags::POLLIN)], PollTimeout::NONE);
+            while let Some(signal) = self.signals.next() {
+                if signal.number != libc::SIGCHLD && signal.origin == Origin::Process {
+                    let _ = child.signal(signal.number);
+                }
+            }
+            while let Some((pid, change)) = reap::reap() {
+                if let (true, Change::Ended(outcome, _)) = (child.pid == pid, change) {
+                    return outcome;
+                }
+            }
+        }
     }
 
     /// Waits until something happens or is due.

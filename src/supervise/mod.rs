@@ -19,6 +19,7 @@ mod stdio;
 use std::ffi::OsString;
 use std::fs::File;
 use std::hash::{BuildHasher as _, RandomState};
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::time::Instant;
 
 use chrono::{DateTime, Utc};
@@ -90,7 +91,8 @@ pub fn run(config: RunConfig, warnings: &[Warning]) -> u8 {
         labels: &config.labels,
         delivery: delivery(config.key, config.targets, config.textfile_dir, config.dry_run),
     };
-    supervision.go(first).exit_code()
+    let outcome = catch_unwind(AssertUnwindSafe(|| supervision.go(first)));
+    outcome.unwrap_or_else(|_| supervision.see_through()).exit_code()
 }
 
 /// With no way to supervise it the command runs all the same, in our place.
