@@ -6,6 +6,7 @@
 use std::collections::BTreeMap;
 use std::ffi::OsString;
 
+use clap::error::ErrorKind;
 use clap::{Arg, ArgAction, ArgMatches, Command, value_parser};
 
 /// What the command line asks for.
@@ -141,7 +142,13 @@ pub fn parse(args: Vec<OsString>) -> Result<Call, clap::Error> {
         args.remove(1);
     }
     let matches = run_command().try_get_matches_from(args)?;
-    Ok(Call::Run(run_call(&matches)))
+    let call = run_call(&matches);
+    // Values may begin with dashes, but `--` is where the command begins, and the value has been forgotten.
+    if let Some((name, _)) = call.given.iter().find(|(_, values)| values.iter().any(|value| value == "--")) {
+        let message = format!("a value is required for '--{name}' but none was supplied");
+        return Err(run_command().error(ErrorKind::InvalidValue, message));
+    }
+    Ok(Call::Run(call))
 }
 
 fn run_command() -> Command {
@@ -293,6 +300,7 @@ mod tests {
             &["run"],
             &["-x", "true"],
             &["--no-push=x", "y"],
+            &["--job", "--", "y"],
         ] {
             assert!(parse_words(words).is_err(), "{words:?}");
         }
