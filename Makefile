@@ -2,9 +2,11 @@
 
 .PHONY: test static bench
 
-# Fetches the programs that the tests start, builds the static binary that the packaging tests run, and runs everything.
+# Fetches the programs that the tests start, builds the binaries that the packaging tests run (here, so that no test shares
+# the machine with a compiler), and runs everything.
 test:
 	sh tests/setup.sh
+	cargo build --locked --release
 	JOBMON_STATIC="$$(sh packaging/build-static.sh)" cargo test --locked --lib --test jobmon
 
 static:
