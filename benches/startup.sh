@@ -2,7 +2,7 @@
 # What jobmon adds to a command: start-up against a bare `true` and against tini, with and without a push on loopback, and
 # its resident memory while the command runs. All in one run on one machine, so that the differences mean something.
 #
-# Needs hyperfine and tini (apt-get install hyperfine tini). Prints milliseconds (median) and what is added.
+# Needs hyperfine, tini and python3 (apt-get install hyperfine tini python3). Prints milliseconds (median) and what is added.
 set -eu
 cd "$(dirname "$0")/.."
 jobmon="$(sh packaging/build-static.sh)"
@@ -22,7 +22,6 @@ command -v tini >/dev/null && set -- "$@" --command-name "tini -- true" "$(comma
 set -- "$@" --command-name "timeout 10 true" "$(command -v timeout) 10 $true"
 set -- "$@" --command-name "jobmon --no-push -- true" "$jobmon --no-push -- $true"
 set -- "$@" --command-name "jobmon -- true, one push" "$jobmon --push-url $url -- $true"
-# hyperfine wants each name before its command.
 hyperfine "$@" >/dev/null
 
 python3 - "$work/times.json" <<'PYTHON'
@@ -37,10 +36,11 @@ PYTHON
 "$jobmon" --no-push -- sleep 2 &
 waiting=$!
 sleep 0.3
-echo "resident memory while the command runs: $(awk '/VmRSS/ {print $2, $3}' "/proc/$waiting/status")"
+resident() { awk '/VmRSS/ {all = $2} /RssAnon/ {own = $2} END {print all " kB, " own " kB of it not shared code"}' "/proc/$1/status"; }
+echo "resident memory while the command runs: $(resident "$waiting")"
 wait "$waiting"
 "$jobmon" --push-url "$url" --push-interval 200ms -- sleep 2 &
 waiting=$!
 sleep 1
-echo "the same after pushes:                  $(awk '/VmRSS/ {print $2, $3}' "/proc/$waiting/status")"
+echo "the same after pushes:                  $(resident "$waiting")"
 wait "$waiting"

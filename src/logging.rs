@@ -8,10 +8,8 @@ use chrono::{SecondsFormat, Utc};
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use tracing::field::{Field, Visit};
 use tracing::level_filters::LevelFilter;
-use tracing::{Event, Subscriber};
-use tracing_subscriber::fmt::format::Writer;
-use tracing_subscriber::fmt::{FmtContext, FormatEvent, FormatFields};
-use tracing_subscriber::registry::LookupSpan;
+use tracing::span;
+use tracing::{Event, Metadata, Subscriber};
 
 /// How a message looks.
 #[derive(Debug, Clone, Copy)]
@@ -24,14 +22,43 @@ pub enum Style {
 
 /// Sends messages from `level` on to stderr. Only the first call counts.
 pub fn start(style: Style, level: LevelFilter) {
-    let subscriber = tracing_subscriber::fmt()
-        .with_max_level(level)
-        .with_writer(|| Stderr)
-        .log_internal_errors(false)
-        .event_format(style)
-        .finish();
     // A second subscriber is refused; the first goes on.
-    let _ = tracing::subscriber::set_global_default(subscriber);
+    let _ = tracing::subscriber::set_global_default(Messages { style, level });
+}
+
+/// Events as lines. There are no spans here, and a subscriber that could keep some would be most of what the supervisor
+/// loads before it starts the command.
+struct Messages {
+    style: Style,
+    level: LevelFilter,
+}
+
+impl Subscriber for Messages {
+    fn enabled(&self, metadata: &Metadata<'_>) -> bool {
+        *metadata.level() <= self.level && metadata.target().starts_with(env!("CARGO_CRATE_NAME"))
+    }
+
+    fn max_level_hint(&self) -> Option<LevelFilter> {
+        Some(self.level)
+    }
+
+    fn event(&self, event: &Event<'_>) {
+        let mut parts = Parts::default();
+        event.record(&mut parts);
+        print(&self.style.line(event.metadata(), &parts));
+    }
+
+    fn new_span(&self, _: &span::Attributes<'_>) -> span::Id {
+        span::Id::from_u64(1)
+    }
+
+    fn record(&self, _: &span::Id, _: &span::Record<'_>) {}
+
+    fn record_follows_from(&self, _: &span::Id, _: &span::Id) {}
+
+    fn enter(&self, _: &span::Id) {}
+
+    fn exit(&self, _: &span::Id) {}
 }
 
 /// How long a message waits for somebody to read the ones before it.
@@ -67,25 +94,13 @@ impl io::Write for Stderr {
     }
 }
 
-impl<S, N> FormatEvent<S, N> for Style
-where
-    S: Subscriber + for<'a> LookupSpan<'a>,
-    N: for<'a> FormatFields<'a> + 'static,
-{
-    fn format_event(
-        &self,
-        _: &FmtContext<'_, S, N>,
-        mut writer: Writer<'_>,
-        event: &Event<'_>,
-    ) -> fmt::Result {
-        let mut parts = Parts::default();
-        event.record(&mut parts);
+impl Style {
+    fn line(self, metadata: &Metadata<'_>, parts: &Parts) -> String {
         match self {
-            Self::Prefixed => writeln!(writer, "jobmon: {}{}", parts.message, parts.fields),
+            Self::Prefixed => format!("jobmon: {}{}\n", parts.message, parts.fields),
             Self::Logfmt => {
                 let time = Utc::now().to_rfc3339_opts(SecondsFormat::Millis, true);
-                let level = event.metadata().level();
-                writeln!(writer, "time={time} level={level} msg={:?}{}", parts.message, parts.fields)
+                format!("time={time} level={} msg={:?}{}\n", metadata.level(), parts.message, parts.fields)
             }
         }
     }
