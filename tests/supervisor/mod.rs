@@ -1,0 +1,19 @@
+//! The supervisor, as its caller and its command meet it.
+
+mod delivery;
+mod exit_codes;
+mod metrics;
+mod signals;
+mod stderr;
+mod transparency;
+
+use crate::harness::{Job, Output, job};
+
+/// A run that delivers nothing.
+pub fn quiet(arguments: &[&str]) -> Job {
+    job(["--no-push", "--"].iter().chain(arguments))
+}
+
+pub fn silent(code: i32) -> Output {
+    Output { code, stdout: String::new(), stderr: String::new() }
+}
