@@ -41,6 +41,6 @@ echo "resident memory while the command runs: $(resident "$waiting")"
 wait "$waiting"
 "$jobmon" --push-url "$url" --push-interval 200ms -- sleep 2 &
 waiting=$!
-sleep 1
+sleep 1.05
 echo "the same after pushes:                  $(resident "$waiting")"
 wait "$waiting"

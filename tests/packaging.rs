@@ -73,6 +73,25 @@ fn the_static_binary_runs_in_an_empty_root() {
     assert!(messages.contains("Connection refused"), "{messages}");
 }
 
+/// What is resident is what is in use, also once something has been pushed.
+#[test]
+fn the_static_binary_is_small_while_the_command_runs() {
+    let gateway = gateway();
+    let mut command = Command::new(static_binary());
+    command.args(["--push-url", &gateway.url, "--push-interval", "200ms", "--", "sleep", "1000"]);
+    let run = Process(command.stderr(Stdio::null()).spawn().expect("executable"));
+    let pushes = || gateway.sample("pushgateway_http_push_size_bytes_count{method=\"post\"}");
+    wait_for("some pushes", || pushes().filter(|pushes| *pushes >= 3.0));
+    let resident = || {
+        let status = fs::read_to_string(format!("/proc/{}/status", run.id())).expect("it runs");
+        let line =
+            status.lines().find_map(|line| line.strip_prefix("VmRSS:")?.strip_suffix(" kB").map(str::trim));
+        line.expect("a size").parse::<u32>().expect("a number")
+    };
+    wait_for("a size between two pushes", || (resident() < 2 * 1024).then_some(()));
+    run.signal(nix::sys::signal::Signal::SIGTERM);
+}
+
 #[test]
 fn the_gateway_runs_in_an_empty_root() {
     let root = temporary_directory();

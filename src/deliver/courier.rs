@@ -68,18 +68,19 @@ struct Order {
 }
 
 impl Courier {
-    /// Starts the thread. `done` is called on it when the last report has been delivered, or given up, everywhere.
+    /// Starts the thread. `idle` is called on it when a report of progress has been seen to, and `done` when the last report
+    /// has been delivered, or given up, everywhere.
     ///
     /// # Errors
     /// Why there is no thread.
-    pub fn start(sinks: Sinks, done: impl FnOnce() + Send + 'static) -> io::Result<Self> {
+    pub fn start(sinks: Sinks, idle: fn(), done: impl FnOnce() + Send + 'static) -> io::Result<Self> {
         let (orders, inbox) = watch::channel(Order { report: None, deadline: None });
         std::thread::Builder::new().name("courier".to_owned()).spawn(move || {
             // Also when the thread panics: nobody waits for a courier who is gone.
             let _done = OnDrop(Some(done));
             match tokio::runtime::Builder::new_current_thread().enable_all().build() {
                 Ok(runtime) => {
-                    runtime.block_on(deliver(sinks, inbox));
+                    runtime.block_on(deliver(sinks, inbox, idle));
                     // A write to a file system that hangs must hold nobody up.
                     runtime.shutdown_background();
                 }
@@ -107,13 +108,13 @@ impl Courier {
 }
 
 /// Runs all lanes to their ends.
-async fn deliver(sinks: Sinks, inbox: watch::Receiver<Order>) {
+async fn deliver(sinks: Sinks, inbox: watch::Receiver<Order>, idle: fn()) {
     let mut lanes = tokio::task::JoinSet::new();
     for target in sinks.targets {
-        lanes.spawn(push_lane(target, sinks.key.clone(), inbox.clone()));
+        lanes.spawn(push_lane(target, sinks.key.clone(), inbox.clone(), idle));
     }
     if let Some(dir) = sinks.textfile_dir {
-        lanes.spawn(textfile_lane(Textfile::new(dir, sinks.key), inbox));
+        lanes.spawn(textfile_lane(Textfile::new(dir, sinks.key), inbox, idle));
     }
     while let Some(lane) = lanes.join_next().await {
         if let Err(error) = lane {
@@ -146,7 +147,7 @@ async fn deadline(mut inbox: watch::Receiver<Order>) {
     }
 }
 
-async fn push_lane(target: Target, key: GroupingKey, mut inbox: watch::Receiver<Order>) {
+async fn push_lane(target: Target, key: GroupingKey, mut inbox: watch::Receiver<Order>, idle: fn()) {
     let client = match PushClient::new(&target, &key) {
         Ok(client) => client,
         Err(error) => return error!(url = %target, %error, "cannot push"),
@@ -174,6 +175,7 @@ async fn push_lane(target: Target, key: GroupingKey, mut inbox: watch::Receiver<
                 debug!(url = %target, "progress not pushed before the end");
             }
         }
+        idle();
     }
 }
 
@@ -293,7 +295,7 @@ fn random() -> f64 {
     RandomState::new().hash_one(Instant::now()) as f64 / u64::MAX as f64
 }
 
-async fn textfile_lane(file: Textfile, mut inbox: watch::Receiver<Order>) {
+async fn textfile_lane(file: Textfile, mut inbox: watch::Receiver<Order>, idle: fn()) {
     while let Some((report, is_last)) = next(&mut inbox).await {
         let result = tokio::select! {
             result = write(file.clone(), report) => result,
@@ -310,6 +312,7 @@ async fn textfile_lane(file: Textfile, mut inbox: watch::Receiver<Order>) {
         if is_last {
             return;
         }
+        idle();
     }
 }
 

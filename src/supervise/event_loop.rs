@@ -16,7 +16,7 @@ use super::outcome::Outcome;
 use super::reap::{self, Change, Usage};
 use super::report::{self, End, Facts};
 use super::signals::{Origin, Signals, stop_ourselves};
-use super::spawn::Child;
+use super::spawn::{Child, give_back_code};
 use super::state::{Action, Event, Run};
 use crate::deliver::{Courier, Sinks, courier};
 use crate::exposition::Labels;
@@ -166,7 +166,11 @@ impl Supervision<'_> {
             match action {
                 Action::Forward(number) => self.forward(number),
                 Action::Stop => stop_ourselves(),
-                Action::ReportProgress => self.deliver(None),
+                Action::ReportProgress => {
+                    self.deliver(None);
+                    // The run is a long one: what remains for this thread is to wait.
+                    give_back_code();
+                }
                 Action::ReportEnd(deadline) => {
                     self.deliver(Some(deadline));
                     leave |= self.is_delivered() && self.tell(Event::Delivered);
@@ -246,7 +250,7 @@ impl Supervision<'_> {
 fn started(sinks: Sinks) -> std::io::Result<Delivery> {
     let done = Arc::new(EventFd::from_flags(EfdFlags::EFD_CLOEXEC | EfdFlags::EFD_NONBLOCK)?);
     let tell = done.clone();
-    let courier = Courier::start(sinks, move || {
+    let courier = Courier::start(sinks, give_back_code, move || {
         // It fails only if nobody has read it 2^64 times.
         let _ = tell.write(1);
     })?;

@@ -20,6 +20,10 @@ use super::signals::{Inherited, send};
 unsafe extern "C" {
     /// environ(7)
     static environ: *const *const c_char;
+    /// The first byte of the program's image, by the linker.
+    static __executable_start: u8;
+    /// The first byte after its code (end(3)).
+    static etext: u8;
 }
 
 /// Descriptors that are passed on beside the caller's get a number from here on, out of the way of scripts.
@@ -126,6 +130,16 @@ pub fn spawn(start: &Start<'_>) -> Result<Child, SpawnError> {
 /// Becomes the command, unsupervised: the last resort when there is no way to supervise it. Returns only if that fails too.
 pub fn become_command(command: &[OsString]) -> SpawnError {
     SpawnError::Exec(Image::new(command, &[]).execute())
+}
+
+/// Gives back the pages of code that were needed up to here. What goes on then is a wait, and needs few of them; the others
+/// are read again from the page cache when they are called for. So what is resident while a command runs is what is in use.
+pub fn give_back_code() {
+    let (start, end) = (&raw const __executable_start, &raw const etext);
+    let length = (end as usize).saturating_sub(start as usize);
+    // SAFETY: the linker places nothing but constants and code between the two, mapped from the program's file and never
+    // written, so a page that goes comes back as it was (madvise(2)); no reference is made from either symbol.
+    unsafe { libc::madvise(start.cast_mut().cast(), length, libc::MADV_DONTNEED) };
 }
 
 /// A copy of a descriptor that survives exec.
