@@ -79,7 +79,8 @@ fn the_static_binary_is_small_while_the_command_runs() {
     let gateway = gateway();
     let mut command = Command::new(static_binary());
     command.args(["--push-url", &gateway.url, "--push-interval", "200ms", "--", "sleep", "1000"]);
-    let run = Process(command.stderr(Stdio::null()).spawn().expect("executable"));
+    let child = command.stdout(Stdio::null()).stderr(Stdio::null()).spawn();
+    let mut run = Process(child.expect("executable"));
     let pushes = || gateway.sample("pushgateway_http_push_size_bytes_count{method=\"post\"}");
     wait_for("some pushes", || pushes().filter(|pushes| *pushes >= 3.0));
     let resident = || {
@@ -90,6 +91,7 @@ fn the_static_binary_is_small_while_the_command_runs() {
     };
     wait_for("a size between two pushes", || (resident() < 2 * 1024).then_some(()));
     run.signal(nix::sys::signal::Signal::SIGTERM);
+    assert_eq!(run.end().code(), Some(143));
 }
 
 #[test]

@@ -155,9 +155,10 @@ impl Job {
         Process(self.0.stdout(Stdio::null()).stderr(Stdio::null()).spawn().expect("the program is built"))
     }
 
-    /// The command itself, for what the builder does not know; messages are dropped.
+    /// The command itself, for what the builder does not know; output is dropped. None of it goes to the test's own, which a
+    /// command that outlives a failed test would keep open.
     pub fn command(mut self) -> Command {
-        self.0.stderr(Stdio::null());
+        self.0.stdout(Stdio::null()).stderr(Stdio::null());
         self.0
     }
 }

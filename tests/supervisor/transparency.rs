@@ -85,6 +85,7 @@ fn bytes_pass_through_unchanged() {
     assert!(child.wait().expect("ends").success());
     // An argument that is no text.
     let mut command = quiet(&["printf", "%s"]).command();
+    command.stdout(Stdio::piped());
     let output = command.arg(OsStr::from_bytes(b"\xff\xfe")).output().expect("built");
     assert_eq!(output.stdout, b"\xff\xfe");
 }
