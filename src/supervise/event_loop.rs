@@ -85,17 +85,20 @@ impl Supervision<'_> {
                 return end.outcome;
             }
             let Some(child) = &self.child else { return Outcome::CannotExecute };
-            let _ = poll(&mut [PollFd::new(self.signals.as_fd(), PollFlags::POLLIN)], PollTimeout::NONE);
-            while let Some(signal) = self.signals.next() {
-                if signal.number != libc::SIGCHLD && signal.origin == Origin::Process {
-                    let _ = child.signal(signal.number);
-                }
-            }
+            // First of all: the signal that told of the end may have been taken in before.
             while let Some((pid, change)) = reap::reap() {
                 if let (true, Change::Ended(outcome, _)) = (child.pid == pid, change) {
                     return outcome;
                 }
             }
+            while let Some(signal) = self.signals.next() {
+                if signal.number != libc::SIGCHLD && signal.origin == Origin::Process {
+                    let _ = child.signal(signal.number);
+                }
+            }
+            // A command that writes metrics must not block on a FIFO that nobody reads.
+            self.inbox.read(|_| ());
+            std::thread::sleep(BLIND_PAUSE);
         }
     }
 
