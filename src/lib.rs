@@ -64,3 +64,4 @@ pub mod grouping;
 pub mod logging;
 pub mod store;
 pub mod supervise;
+pub mod tools;

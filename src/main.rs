@@ -4,14 +4,21 @@
 //! descriptors, and the command would inherit both.
 #![no_main]
 
-use std::ffi::{c_char, c_int};
+use std::ffi::{OsString, c_char, c_int};
+use std::fs::File;
+use std::io::{self, Read as _};
+use std::os::unix::fs::OpenOptionsExt as _;
+use std::path::Path;
 use std::process::exit;
 
-use jobmon::cli::{self, Call, GatewayCall, RunCall};
-use jobmon::config::{gateway_config, run_config};
-use jobmon::gateway;
+use jobmon::cli::{self, Call, GatewayCall, RunCall, SpoolCall};
+use jobmon::config::{Surroundings, gateway_config, run_config, spool_config};
 use jobmon::logging::{self, Style};
 use jobmon::supervise::{self, EXIT_USAGE};
+use jobmon::{gateway, tools};
+
+/// The largest configuration file.
+const CONFIG_BYTES_MAX: u64 = 1024 * 1024;
 
 /// The exit code of a gateway that cannot serve.
 const EXIT_GATEWAY: u8 = 1;
@@ -23,6 +30,7 @@ extern "C" fn main(_: c_int, _: *const *const c_char) -> c_int {
     let code = match cli::parse(std::env::args_os().collect()) {
         Ok(Call::Run(call)) => run(call),
         Ok(Call::Gateway(call)) => serve(&call),
+        Ok(Call::Spool(call)) => spool(&call),
         Err(error) => {
             // Help and version go to stdout and are no mistake.
             let is_mistake = error.use_stderr();
@@ -34,9 +42,23 @@ extern "C" fn main(_: c_int, _: *const *const c_char) -> c_int {
 }
 
 fn run(call: RunCall) -> u8 {
-    let (config, warnings) = run_config(call, |name| std::env::var_os(name), host_name);
+    match run_config(call, &Machine) {
+        Ok((config, warnings)) => {
+            logging::start(Style::Prefixed, config.log_level);
+            supervise::run(&config, &warnings)
+        }
+        Err(wrong) => {
+            logging::print(&format!("jobmon: {wrong}\n"));
+            EXIT_USAGE
+        }
+    }
+}
+
+fn spool(call: &SpoolCall) -> u8 {
+    let (config, warnings) = spool_config(call, &Machine);
     logging::start(Style::Prefixed, config.log_level);
-    supervise::run(config, &warnings)
+    warnings.iter().for_each(|warning| tracing::warn!("{warning}"));
+    tools::spool::run(call, &config)
 }
 
 fn serve(call: &GatewayCall) -> u8 {
@@ -57,7 +79,26 @@ fn serve(call: &GatewayCall) -> u8 {
     }
 }
 
-/// This machine's name, as `--instance` without a value gives it.
-fn host_name() -> Option<String> {
-    nix::unistd::gethostname().ok().map(|name| name.to_string_lossy().into_owned())
+/// What this process is surrounded by.
+struct Machine;
+
+impl Surroundings for Machine {
+    fn variable(&self, name: &str) -> Option<OsString> {
+        std::env::var_os(name)
+    }
+
+    fn host_name(&self) -> Option<String> {
+        nix::unistd::gethostname().ok().map(|name| name.to_string_lossy().into_owned())
+    }
+
+    fn read(&self, path: &Path) -> io::Result<String> {
+        // Something else under that name must not hold a job up.
+        let file = File::options().read(true).custom_flags(libc::O_NONBLOCK).open(path)?;
+        if !file.metadata()?.is_file() {
+            return Err(io::Error::other("it is not a file"));
+        }
+        let mut text = String::new();
+        file.take(CONFIG_BYTES_MAX).read_to_string(&mut text)?;
+        Ok(text)
+    }
 }

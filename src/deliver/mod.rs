@@ -1,16 +1,24 @@
-//! Where a report goes: to push gateways, and to node exporter's textfile directory.
+//! Where a report goes: to push gateways, else into the spool, and to node exporter's textfile directory.
 //!
 //! Delivery happens on a thread of its own with a runtime of its own, the [`courier`], which is not started before there is
 //! something to send. It never makes anybody wait longer than the deadline it was given.
 
+mod access;
 mod backoff;
+mod beside;
 pub mod courier;
 mod dns;
+mod flush;
+mod lane;
 mod push;
+mod spool;
 mod target;
 mod textfile;
 
+pub use access::{Access, Proxy, ProxyError};
 pub use courier::{Courier, Sinks};
+pub use flush::{Flushed, flush};
+pub use spool::{Entry, Spool, SpoolPlace};
 pub use target::Target;
 
 use bytes::Bytes;
@@ -27,6 +35,8 @@ pub struct Report {
     pub without_command: Option<Vec<MetricFamily>>,
     /// What the report is about.
     pub about: About,
+    /// When that was known, in microseconds since 1970.
+    pub at_micros: i64,
 }
 
 /// What a report is about.
@@ -38,6 +48,8 @@ pub enum About {
     Success,
     /// A run that has failed.
     Failure,
+    /// A run that was left out because another one was going on.
+    Skip,
 }
 
 /// The families as the body of a push.

@@ -7,9 +7,9 @@ use std::time::Duration;
 use bytes::Bytes;
 use chrono::{DateTime, Utc};
 use reqwest::header::{CONTENT_TYPE, RETRY_AFTER};
-use reqwest::{Client, Response, StatusCode, Url, redirect};
-use rustls::{ClientConfig, RootCertStore};
+use reqwest::{Client, Response, StatusCode, redirect};
 
+use super::access::Access;
 use super::dns::SystemDns;
 use super::target::Target;
 use crate::exposition::text;
@@ -20,10 +20,11 @@ const CONNECT_MAX: Duration = Duration::from_secs(3);
 /// How much of an answer's text is read and shown.
 const ANSWER_BYTES_MAX: usize = 512;
 
-/// A server and a group, ready to push.
+/// A server, ready to push to.
+#[derive(Clone)]
 pub(super) struct PushClient {
     http: Client,
-    url: Url,
+    target: Target,
 }
 
 /// Why a push was not taken.
@@ -53,6 +54,13 @@ impl PushError {
         }
     }
 
+    /// Whether the same push may be taken when somebody has set something right, so that it is worth keeping.
+    pub(super) fn is_worth_keeping(&self) -> bool {
+        let denied =
+            [StatusCode::UNAUTHORIZED, StatusCode::FORBIDDEN, StatusCode::PROXY_AUTHENTICATION_REQUIRED];
+        self.is_retryable() || matches!(self, Self::Answer { status, .. } if denied.contains(status))
+    }
+
     /// Whether the request may have reached the server, and may yet be served.
     pub(super) fn is_unanswered(&self) -> bool {
         matches!(self, Self::NoAnswer(_))
@@ -73,34 +81,37 @@ impl PushError {
 }
 
 impl PushClient {
-    /// Prepares a client. Root certificates are read only where they are needed, names are looked up only when pushing.
+    /// Prepares a client. Secrets and certificates are read only here, names are looked up only when pushing.
     ///
     /// # Errors
     /// Why no client can be made, such as a TLS set-up that does not work.
-    pub(super) fn new(target: &Target, key: &GroupingKey) -> Result<Self, PushError> {
+    pub(super) fn new(target: &Target, access: &Access) -> Result<Self, PushError> {
         let mut builder = Client::builder()
             .user_agent(concat!("jobmon/", env!("CARGO_PKG_VERSION")))
             .redirect(redirect::Policy::none())
             .connect_timeout(CONNECT_MAX)
             .http1_only()
-            .dns_resolver(Arc::new(SystemDns::default()))
-            .tls_backend_preconfigured(tls(target.is_tls())?);
-        if target.is_local() {
-            builder = builder.no_proxy();
-        }
+            .dns_resolver(Arc::new(SystemDns::default()));
         if let Some(socket) = &target.socket {
             builder = builder.unix_socket(socket.clone());
         }
-        let http = builder.build().map_err(|error| PushError::Client(root_cause(&error)))?;
-        Ok(Self { http, url: target.push_url(key) })
+        let http =
+            access.apply(builder, target)?.build().map_err(|error| PushError::Client(root_cause(&error)))?;
+        Ok(Self { http, target: target.clone() })
+    }
+
+    /// The server.
+    pub(super) fn target(&self) -> &Target {
+        &self.target
     }
 
     /// POSTs a body: families of the same names are replaced, the group's others stay.
     ///
     /// # Errors
     /// Why it was not taken.
-    pub(super) async fn post(&self, body: Bytes) -> Result<(), PushError> {
-        let request = self.http.post(self.url.clone()).header(CONTENT_TYPE, text::CONTENT_TYPE).body(body);
+    pub(super) async fn post(&self, key: &GroupingKey, body: Bytes) -> Result<(), PushError> {
+        let request =
+            self.http.post(self.target.push_url(key)).header(CONTENT_TYPE, text::CONTENT_TYPE).body(body);
         let response = request.send().await.map_err(|error| {
             // A request that cannot be made will not be made later either.
             let kind = if error.is_builder() { PushError::Client } else { PushError::NoAnswer };
@@ -114,22 +125,6 @@ impl PushClient {
         let text = first_line(response).await;
         Err(PushError::Answer { status, text, retry_after })
     }
-}
-
-/// TLS with the system's root certificates, or Mozilla's where the system has none, as in an empty container.
-fn tls(with_roots: bool) -> Result<ClientConfig, PushError> {
-    let mut roots = RootCertStore::empty();
-    if with_roots {
-        roots.add_parsable_certificates(rustls_native_certs::load_native_certs().certs);
-        if roots.is_empty() {
-            roots.add_parsable_certificates(webpki_root_certs::TLS_SERVER_ROOT_CERTS.iter().cloned());
-        }
-    }
-    let provider = Arc::new(rustls::crypto::ring::default_provider());
-    let config = ClientConfig::builder_with_provider(provider)
-        .with_safe_default_protocol_versions()
-        .map_err(|error| PushError::Client(error.to_string()))?;
-    Ok(config.with_root_certificates(roots).with_no_client_auth())
 }
 
 /// The innermost error, without URLs, which may hold a password.

@@ -77,6 +77,19 @@ impl Target {
         host == "localhost" || address.is_ok_and(|address| address.is_loopback())
     }
 
+    /// Whether the URL says who we are.
+    pub(super) fn has_user(&self) -> bool {
+        !self.base.username().is_empty() || self.base.password().is_some()
+    }
+
+    /// The text that [`Target::parse`] makes this of, secrets and all.
+    pub(super) fn to_url(&self) -> String {
+        match &self.socket {
+            Some(socket) => format!("unix:{}", socket.display()),
+            None => self.base.to_string(),
+        }
+    }
+
     /// Whether the connection is encrypted.
     pub(super) fn is_tls(&self) -> bool {
         self.base.scheme() == "https"

@@ -20,8 +20,12 @@ use crate::grouping::GroupingKey;
 const MODE: u32 = 0o644;
 /// What stands in the file's name as it is.
 const FILE_NAME: &AsciiSet = &NON_ALPHANUMERIC.remove(b'-').remove(b'.').remove(b'_');
-/// Metrics of a run end with the next success, but for when it last failed.
-const LAST_FAILURE: &str = "jobmon_last_failure_timestamp_seconds";
+/// Metrics of a run end with the next success, but for when something else last happened.
+const LAST: [&str; 3] = [
+    "jobmon_last_failure_timestamp_seconds",
+    "jobmon_last_run_lost_timestamp_seconds",
+    "jobmon_last_skip_timestamp_seconds",
+];
 
 /// A directory that node exporter reads, and the group whose file is written there.
 #[derive(Debug, Clone)]
@@ -88,7 +92,7 @@ fn kept(path: &Path, new: &[MetricFamily], about: About) -> Vec<MetricFamily> {
     let mut old = text::parse(&old, Validation::Legacy).unwrap_or_default();
     let names: HashSet<&str> = new.iter().map(|family| family.name.as_str()).collect();
     old.retain(|family| {
-        let goes_on = about != About::Success || family.name == LAST_FAILURE;
+        let goes_on = about != About::Success || LAST.contains(&family.name.as_str());
         goes_on && !names.contains(family.name.as_str())
     });
     old
@@ -100,7 +104,7 @@ mod tests {
 
     fn report(about: About, body: &str) -> Report {
         let families = text::parse(body.as_bytes(), Validation::Legacy).expect("a good text");
-        Report { families, without_command: None, about }
+        Report { families, without_command: None, about, at_micros: 0 }
     }
 
     fn samples(file: &Textfile) -> Vec<String> {

@@ -1,26 +1,31 @@
-//! Waits for signals, the command's metrics, deliveries and the time, tells [`Run`] of them, and does what it says.
+//! Waits for signals, the command's metrics and output, deliveries and the time, tells [`Run`] of them, and does what it
+//! says.
 
+use std::ffi::OsString;
 use std::os::fd::AsFd as _;
-use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use chrono::Utc;
 use nix::errno::Errno;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
-use nix::sys::eventfd::{EfdFlags, EventFd};
-use tracing::{error, warn};
+use tracing::{error, info, warn};
 
-use super::collect::{Collected, Collector};
-use super::fifo::Inbox;
+use super::collect::Collector;
+use super::evidence::Evidence;
+use super::fifo::{self, Inbox};
+use super::guard::Guard;
+use super::lock::Lock;
+use super::oom::OomKills;
+use super::orphans::Orphans;
 use super::outcome::Outcome;
+use super::output::Output;
 use super::reap::{self, Change, Usage};
-use super::report::{self, End, Facts};
+use super::report::Facts;
+use super::reporting::{Delivery, Shower};
 use super::signals::{Origin, Signals, stop_ourselves};
-use super::spawn::{Child, give_back_code};
-use super::state::{Action, Event, Run};
-use crate::deliver::{Courier, Sinks, courier};
-use crate::exposition::Labels;
-use crate::logging;
+use super::spawn::{self, Child, Start, give_back_code, spawn};
+use super::state::{Action, Ending, Event, Run};
+use crate::config::{RunConfig, Warning};
 
 /// Waits where there is no way to wait for what happens.
 const BLIND_PAUSE: Duration = Duration::from_millis(20);
@@ -28,53 +33,61 @@ const BLIND_PAUSE: Duration = Duration::from_millis(20);
 /// A run under way.
 pub(super) struct Supervision<'a> {
     pub(super) run: Run,
+    pub(super) config: &'a RunConfig,
+    pub(super) warnings: &'a [Warning],
     pub(super) signals: &'a Signals,
+    pub(super) shares_group: bool,
+    pub(super) run_id: String,
     pub(super) child: Option<Child>,
-    pub(super) inbox: &'a mut Inbox,
+    pub(super) inbox: Inbox,
     pub(super) collector: Collector,
+    pub(super) output: Output,
+    pub(super) lock: Option<Lock>,
+    pub(super) guard: Option<Guard>,
+    pub(super) orphans: Orphans,
+    pub(super) oom: Option<OomKills>,
+    pub(super) evidence: Evidence,
     pub(super) facts: Facts,
-    pub(super) started: Instant,
-    pub(super) labels: &'a Labels,
+    /// When the first attempt started.
+    pub(super) started: Option<Instant>,
+    /// How the last attempt ended, and what all have used.
+    pub(super) last: Option<(Outcome, Instant)>,
+    pub(super) usage: Usage,
     pub(super) delivery: Delivery,
-}
-
-/// How reports leave.
-pub(super) enum Delivery {
-    /// Not at all.
-    Nowhere,
-    /// As a text on stderr.
-    DryRun(Sinks),
-    /// By a courier that has not started yet.
-    Ready(Sinks),
-    /// By a courier, who tells when it has done.
-    Started { courier: Courier, done: Arc<EventFd>, over: bool },
+    pub(super) shower: Option<Shower>,
+    /// What is told when the command runs.
+    pub(super) complaints: Vec<String>,
 }
 
 impl Supervision<'_> {
-    /// Goes on until there is nothing left to do.
-    pub(super) fn go(&mut self, first: Option<Outcome>) -> Outcome {
-        let mut outcome = first.inspect(|outcome| {
-            self.end(*outcome, Usage::default());
-        });
-        let mut over = outcome.is_some() && self.tell(Event::Ended);
+    /// Goes on until there is nothing left to do; `first` is what the run does first.
+    pub(super) fn go(&mut self, first: Vec<Action>) {
+        let mut over = self.perform(first);
+        // The command runs, or waits: from here on there is time.
+        self.tell_complaints();
         while !over {
             self.wait();
             while let Some(signal) = self.signals.next() {
                 over |= self.tell(Event::Signal(signal));
             }
             // After the signals: one of them told of what is reaped now.
-            if let Some(ended) = self.reap() {
-                outcome = Some(ended);
-                over |= self.tell(Event::Ended);
-            } else if self.child.is_some() {
+            over |= self.reap();
+            if self.child.is_some() {
                 self.inbox.read(|bytes| self.collector.take(bytes));
+                self.output.read();
+            }
+            if self.run.is_clearing() && !self.has_orphans() {
+                over |= self.tell(Event::OrphansGone);
             }
             if self.is_delivered() {
                 over |= self.tell(Event::Delivered);
             }
+            if self.shower.as_ref().is_some_and(Shower::is_done) {
+                over |= self.tell(Event::Shown);
+            }
             over |= self.tell(Event::Tick);
+            self.tell_complaints();
         }
-        outcome.unwrap_or(Outcome::CannotExecute)
     }
 
     /// Sees the command through when supervision has broken down, which is a fault of ours and must not become the
@@ -84,7 +97,9 @@ impl Supervision<'_> {
             if let Some(end) = &self.facts.end {
                 return end.outcome;
             }
-            let Some(child) = &self.child else { return Outcome::CannotExecute };
+            let Some(child) = &self.child else {
+                return self.last.map_or(Outcome::CannotExecute, |(outcome, _)| outcome);
+            };
             // First of all: the signal that told of the end may have been taken in before.
             while let Some((pid, change)) = reap::reap() {
                 if let (true, Change::Ended(outcome, _)) = (child.pid == pid, change) {
@@ -96,21 +111,32 @@ impl Supervision<'_> {
                     let _ = child.signal(signal.number);
                 }
             }
-            // A command that writes metrics must not block on a FIFO that nobody reads.
+            // A command that writes must not block on a pipe that nobody reads.
             self.inbox.read(|_| ());
+            self.output.read();
             std::thread::sleep(BLIND_PAUSE);
+        }
+    }
+
+    fn tell_complaints(&mut self) {
+        for warning in std::mem::take(&mut self.warnings) {
+            warn!("{warning}");
+        }
+        for complaint in self.complaints.drain(..) {
+            warn!("{complaint}");
         }
     }
 
     /// Waits until something happens or is due.
     fn wait(&self) {
         let mut fds = vec![PollFd::new(self.signals.as_fd(), PollFlags::POLLIN)];
-        // What comes after the end is nobody's.
-        let inbox = self.inbox.readable().filter(|_| self.child.is_some());
-        fds.extend(inbox.map(|fd| PollFd::new(fd, PollFlags::POLLIN)));
-        if let Delivery::Started { done, .. } = &self.delivery {
-            fds.push(PollFd::new(done.as_fd(), PollFlags::POLLIN));
+        if self.child.is_some() {
+            // What comes after the end is nobody's.
+            let readable = self.inbox.readable().into_iter().chain(self.output.readable());
+            fds.extend(readable.map(|fd| PollFd::new(fd, PollFlags::POLLIN)));
         }
+        let done = self.delivery.done().into_iter().chain(self.shower.as_ref().map(Shower::done));
+        fds.extend(done.map(|fd| PollFd::new(fd, PollFlags::POLLIN)));
         let timeout = self.run.wake_at().map_or(PollTimeout::NONE, |at| {
             // A millisecond more, so that the time has come when it is over.
             let left = at.saturating_duration_since(Instant::now()).as_millis() + 1;
@@ -123,70 +149,160 @@ impl Supervision<'_> {
         }
     }
 
-    /// Reaps whatever has ended; tells how the command did, if it was among them.
-    fn reap(&mut self) -> Option<Outcome> {
-        let mut outcome = None;
+    /// Reaps whatever has ended; true if that was all.
+    fn reap(&mut self) -> bool {
+        let mut ended = None;
         while let Some((pid, change)) = reap::reap() {
-            if self.child.as_ref().is_none_or(|child| child.pid != pid) {
-                continue;
-            }
-            match change {
-                Change::Stopped => {
-                    self.tell(Event::Stopped);
+            if self.child.as_ref().is_some_and(|child| child.pid == pid) {
+                match change {
+                    Change::Stopped => {
+                        self.tell(Event::Stopped);
+                    }
+                    Change::Ended(outcome, usage) => {
+                        self.child = None;
+                        ended = Some((outcome, usage));
+                    }
                 }
-                Change::Ended(ended, usage) => {
-                    self.child = None;
-                    self.end(ended, usage);
-                    outcome = Some(ended);
+            } else if change != Change::Stopped {
+                self.orphans.forget(pid);
+                if let Some(guard) = self.guard.as_mut().filter(|guard| guard.pid() == Some(pid)) {
+                    guard.is_gone();
                 }
             }
         }
-        outcome
+        ended.is_some_and(|(outcome, usage)| self.attempt_ended(outcome, usage))
     }
 
-    /// Notes how the command ended, and what it has written up to then.
-    fn end(&mut self, outcome: Outcome, usage: Usage) {
-        let duration_seconds = self.started.elapsed().as_secs_f64();
-        self.facts.end = Some(End { at: Utc::now(), duration_seconds, outcome, usage });
+    /// Notes how an attempt ended, and what it has written up to then; true if that was all.
+    fn attempt_ended(&mut self, outcome: Outcome, usage: Usage) -> bool {
+        self.last = Some((outcome, Instant::now()));
+        self.usage += usage;
         self.inbox.drain(|bytes| self.collector.take(bytes));
+        self.output.drain();
+        let success = outcome.is_success(&self.config.control.success_codes);
+        let orphans = self.run.looks_after_orphans() && self.has_orphans();
+        self.tell(Event::Ended(Ending { success, was_run: true, orphans }))
     }
 
-    fn is_delivered(&mut self) -> bool {
-        match &mut self.delivery {
-            Delivery::Started { done, over, .. } => {
-                // He may have ended before the command, and says so once.
-                *over |= done.read().is_ok();
-                *over
-            }
-            Delivery::Nowhere | Delivery::DryRun(_) | Delivery::Ready(_) => self.facts.end.is_some(),
-        }
+    fn has_orphans(&self) -> bool {
+        Orphans::are_there(self.guard_pid())
+    }
+
+    fn guard_pid(&self) -> Option<nix::unistd::Pid> {
+        self.guard.as_ref().and_then(Guard::pid)
     }
 
     /// Passes an event on and does what follows; true if that is to leave.
-    fn tell(&mut self, event: Event) -> bool {
+    pub(super) fn tell(&mut self, event: Event) -> bool {
+        let actions = self.run.on(event, Instant::now());
+        self.perform(actions)
+    }
+
+    fn perform(&mut self, actions: Vec<Action>) -> bool {
         let mut leave = false;
-        for action in self.run.on(event, Instant::now()) {
+        for action in actions {
             match action {
+                Action::TryLock => leave |= self.try_lock(),
+                Action::Start => leave |= self.start(),
                 Action::Forward(number) => self.forward(number),
+                Action::SignalOrphans(number) => self.orphans.signal(number, self.guard_pid()),
                 Action::Stop => stop_ourselves(),
-                Action::ReportProgress => {
-                    self.deliver(None);
-                    // The run is a long one: what remains for this thread is to wait.
-                    give_back_code();
-                }
-                Action::ReportEnd(deadline) => {
-                    self.deliver(Some(deadline));
-                    leave |= self.is_delivered() && self.tell(Event::Delivered);
-                }
-                Action::Hurry(deadline) => {
-                    if let Delivery::Started { courier, .. } = &self.delivery {
-                        courier.hurry(deadline);
-                    }
-                }
+                Action::ReportProgress => self.report_progress(),
+                Action::Conclude(conclusion, deadline) => leave |= self.conclude(conclusion, deadline),
+                Action::Hurry(deadline) => self.delivery.hurry(deadline),
                 Action::Exit => leave = true,
             }
         }
         leave
+    }
+
+    fn try_lock(&mut self) -> bool {
+        let name = self.config.control.lock.as_ref().expect("only a run with a lock asks for it");
+        if self.lock.is_none() {
+            match Lock::open(name, &self.config.key) {
+                Ok(lock) => self.lock = Some(lock),
+                Err((path, error)) => return self.go_without_lock(&path, &error),
+            }
+        }
+        let taken = self.lock.as_ref().map(|lock| (lock.try_take(), lock.path().to_owned()));
+        match taken {
+            Some((Ok(false), _)) => self.tell(Event::LockBusy),
+            Some((Err(error), path)) => self.go_without_lock(&path, &error),
+            Some((Ok(true), _)) | None => self.tell(Event::LockTaken),
+        }
+    }
+
+    /// A lock that does not work keeps nobody from working.
+    fn go_without_lock(&mut self, path: &std::path::Path, error: &std::io::Error) -> bool {
+        self.lock = None;
+        self.complaints.push(format!(
+            "the command runs without its lock, see --lock: {} cannot be locked: {error}",
+            path.display()
+        ));
+        self.tell(Event::LockTaken)
+    }
+
+    /// Starts the command; true if that was all, because it could not be started.
+    fn start(&mut self) -> bool {
+        let is_first = self.started.is_none();
+        if is_first {
+            self.prepare();
+        }
+        let child = self.spawn();
+        if is_first {
+            self.oom = OomKills::watch();
+        }
+        match child {
+            Ok(child) => {
+                self.facts.attempts += 1;
+                if let Some(lock) = &self.lock {
+                    lock.note(child.pid);
+                }
+                if !is_first {
+                    info!(attempt = self.facts.attempts, "the command is started again");
+                }
+                self.child = Some(child);
+                false
+            }
+            Err(error) => {
+                let command = spawn::display(&self.config.command[0]);
+                error!(command, %error, "the command could not be run");
+                self.last = Some((error.outcome(), Instant::now()));
+                self.tell(Event::Ended(Ending { success: false, was_run: false, orphans: false }))
+            }
+        }
+    }
+
+    /// Makes what the command needs, as little as possible: it is waiting.
+    fn prepare(&mut self) {
+        match Inbox::make(self.config.metrics) {
+            Ok(inbox) => self.inbox = inbox,
+            Err(error) => self.complaints.push(format!(
+                "the command's metrics cannot be taken: no directory for a fifo, set TMPDIR or --metrics off error={error}"
+            )),
+        }
+        match Output::prepare(self.config.control.output) {
+            Ok(output) => self.output = output,
+            Err(error) => self.complaints.push(format!("the command's output is shown as it comes: {error}")),
+        }
+        self.facts.start = Utc::now();
+        self.started = Some(Instant::now());
+    }
+
+    fn spawn(&self) -> Result<Child, spawn::SpawnError> {
+        spawn(&Start {
+            command: &self.config.command,
+            variables: &[
+                ("JOBMON_METRICS", self.inbox.path().into()),
+                ("JOBMON_JOB", self.config.key.job().into()),
+                ("JOBMON_RUN_ID", OsString::from(&self.run_id)),
+            ],
+            own_group: !self.shares_group,
+            keep_open: self.inbox.for_command(),
+            output: self.output.for_command(),
+            parent_death_signal: self.config.control.parent_death_signal,
+            inherited: self.signals.inherited(),
+        })
     }
 
     fn forward(&self, number: i32) {
@@ -197,65 +313,26 @@ impl Supervision<'_> {
         }
     }
 
-    /// Hands the state of the run over; for the last time if there is a deadline.
-    fn deliver(&mut self, deadline: Option<Instant>) {
-        if let (Delivery::Nowhere | Delivery::DryRun(_), None) = (&self.delivery, deadline) {
+    fn report_progress(&mut self) {
+        self.settle_in();
+        self.deliver(None);
+        // The run is a long one: what remains for this thread is to wait.
+        give_back_code();
+    }
+
+    /// The run has turned out to be a long one: what is worth its cost only then is done at the first report.
+    fn settle_in(&mut self) {
+        if self.evidence.is_begun() {
             return;
         }
-        let collected = self.collected();
-        if deadline.is_some()
-            && let Some((line, reason)) = &collected.first_refused
+        // Before there is a second thread.
+        if std::process::id() != 1
+            && let Some(fifo) = self.inbox.fifo_path()
         {
-            warn!(refused = collected.refused, line, %reason, "metrics of the command were refused");
+            // Without it a command that goes on after we were killed may have to wait.
+            self.guard = Guard::start(fifo).ok();
         }
-        self.start_courier();
-        let report = || report::report(&self.facts, collected, self.labels);
-        match (&self.delivery, deadline) {
-            (Delivery::Started { courier, .. }, Some(deadline)) => courier.finish(report(), deadline),
-            (Delivery::Started { courier, .. }, None) => courier.progress(report()),
-            (Delivery::DryRun(sinks), _) => logging::print(&courier::describe(sinks, &report())),
-            (Delivery::Nowhere | Delivery::Ready(_), _) => {}
-        }
+        let command = self.child.as_ref().map(|child| child.pid);
+        self.evidence.gather(&self.config.key, Some((&self.run_id, self.facts.start, command)), fifo::sweep);
     }
-
-    /// Starts the courier if there is work for one and he has not started yet.
-    fn start_courier(&mut self) {
-        match std::mem::replace(&mut self.delivery, Delivery::Nowhere) {
-            Delivery::Ready(sinks) => match started(sinks.clone()) {
-                Ok(delivery) => self.delivery = delivery,
-                Err(error) => {
-                    // There may be a thread for the next report.
-                    self.delivery = Delivery::Ready(sinks);
-                    error!(%error, "a report cannot be delivered: there is no thread for it");
-                }
-            },
-            other => self.delivery = other,
-        }
-    }
-
-    fn collected(&self) -> Collected {
-        let ended = self.facts.end.is_some();
-        match self.inbox.file_text() {
-            // A file is read as a whole each time.
-            Some((text, is_all)) => {
-                let mut collector = self.collector.clone();
-                collector.take(&text);
-                if !is_all {
-                    collector.refuse_rest();
-                }
-                collector.collected(ended)
-            }
-            None => self.collector.collected(ended),
-        }
-    }
-}
-
-fn started(sinks: Sinks) -> std::io::Result<Delivery> {
-    let done = Arc::new(EventFd::from_flags(EfdFlags::EFD_CLOEXEC | EfdFlags::EFD_NONBLOCK)?);
-    let tell = done.clone();
-    let courier = Courier::start(sinks, give_back_code, move || {
-        // It fails only if nobody has read it 2^64 times.
-        let _ = tell.write(1);
-    })?;
-    Ok(Delivery::Started { courier, done, over: false })
 }

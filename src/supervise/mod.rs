@@ -1,20 +1,31 @@
 //! Face A, the supervisor: runs a command as if it were not there, and reports how it went.
 //!
-//! The story: signals are taken, a place for the command's metrics is made, the command is started; from then on an
-//! [`event_loop`] feeds what happens to the pure [`state::Run`] and does what that says, until the last report has been
-//! delivered. Before the command runs there is one thread, no runtime, no TLS, no DNS and no socket; whatever is broken, the
-//! command runs.
+//! The story: signals are taken; the start may be delayed or wait for a lock; a place for the command's metrics is made, the
+//! command is started; from then on an [`event_loop`] feeds what happens to the pure [`state::Run`] and does what that says,
+//! until the last report has been delivered. Before the command runs there is one thread, no runtime, no TLS, no DNS and no
+//! socket; whatever is broken, the command runs.
 
 mod collect;
 mod event_loop;
+mod evidence;
 mod fifo;
+mod guard;
+mod lock;
+mod oom;
+mod orphans;
 mod outcome;
+mod output;
+mod process;
 mod reap;
+mod record;
 mod report;
+mod reporting;
+mod schedule;
 mod signals;
 mod spawn;
 pub mod state;
 mod stdio;
+mod termination;
 
 use std::ffi::OsString;
 use std::fs::File;
@@ -23,76 +34,107 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::time::Instant;
 
 use chrono::{DateTime, Utc};
-use tracing::{error, warn};
+use tracing::error;
 
-use crate::config::{RunConfig, Warning};
-use crate::deliver::Sinks;
+use crate::config::{OutputMode, RunConfig, Warning};
 use collect::Collector;
-use event_loop::{Delivery, Supervision};
+use event_loop::Supervision;
+use evidence::Evidence;
 use fifo::Inbox;
+use orphans::Orphans;
 pub use outcome::EXIT_USAGE;
+use output::Output;
 use report::Facts;
+use reporting::Delivery;
 pub use signals::Signals;
-use spawn::{SpawnError, Start, spawn};
 use state::{Run, Settings};
 pub use stdio::keep_standard_descriptors_free;
 
 /// Runs the command and reports about it; returns the code to exit with.
-pub fn run(config: RunConfig, warnings: &[Warning]) -> u8 {
+pub fn run(config: &RunConfig, warnings: &[Warning]) -> u8 {
     let signals = match Signals::take() {
         Ok(signals) => signals,
         Err(error) => return run_unsupervised(&config.command, &error),
     };
-    let inherited = signals.inherited();
-    let (mut inbox, no_inbox) = match Inbox::make(config.metrics) {
-        Ok(inbox) => (inbox, None),
-        Err(error) => (Inbox::Nowhere, Some(error)),
-    };
-    let start = Utc::now();
-    let started = Instant::now();
-    let own_group = !has_terminal();
-    let child = spawn(&Start {
-        command: &config.command,
-        variables: &[
-            ("JOBMON_METRICS", inbox.path().into()),
-            ("JOBMON_JOB", config.key.job().into()),
-            ("JOBMON_RUN_ID", run_id(start)),
-        ],
-        own_group,
-        keep_open: inbox.for_command().as_ref(),
-        inherited,
-    });
-    if let Err(SpawnError::Pipe(errno)) = child {
-        drop((signals, inbox));
-        inherited.restore();
-        return run_unsupervised(&config.command, &errno.into());
+    let shares_group = has_terminal();
+    let settings = settings(config, shares_group);
+    if settings.ends_orphans || settings.timeout.is_some() {
+        // What a command leaves behind when its time is up comes to us, wherever it has gone.
+        Orphans::adopt();
     }
+    let (run, first) = Run::begin(settings, Instant::now());
+    let mut supervision = supervision(run, config, warnings, &signals, shares_group);
+    let seen = catch_unwind(AssertUnwindSafe(|| supervision.go(first)));
+    let outcome = match (seen, &supervision.facts.end) {
+        (Ok(()), Some(end)) => end.outcome,
+        _ => supervision.see_through(),
+    };
+    let code = supervision.exit_code(outcome);
+    supervision.evidence.end();
+    code
+}
 
-    // The command runs: from here on there is time.
-    tell(warnings, no_inbox.as_ref());
-    if let Err(error) = &child {
-        let command = spawn::display(&config.command[0]);
-        error!(command, %error, "the command could not be run");
+fn settings(config: &RunConfig, shares_group: bool) -> Settings {
+    let control = &config.control;
+    let is_init = std::process::id() == 1;
+    Settings {
+        shares_group,
+        start_delay: control.start_delay,
+        lock_wait: control.lock.as_ref().map(|_| control.lock_wait),
+        timeout: control.timeout,
+        timeout_signal: control.timeout_signal,
+        kill_after: control.kill_after,
+        kills_after_termination: control.kill_after_is_given && (is_init || control.subreaper),
+        ends_orphans: is_init || control.subreaper,
+        retries: control.retries,
+        retry_delay: control.retry_delay,
+        random: random() as f64 / u64::MAX as f64,
+        push_interval: config.delivery.push_interval,
+        push_deadline: config.delivery.push_deadline,
+        shows_output: control.output == OutputMode::OnFailure,
     }
-    let first = child.as_ref().err().map(|error| error.outcome());
-    let settings = Settings {
-        shares_group: !own_group,
-        push_interval: config.push_interval,
-        push_deadline: config.push_deadline,
+}
+
+fn supervision<'a>(
+    run: Run,
+    config: &'a RunConfig,
+    warnings: &'a [Warning],
+    signals: &'a Signals,
+    shares_group: bool,
+) -> Supervision<'a> {
+    let start = Utc::now();
+    let facts = Facts {
+        start,
+        timeout: config.control.timeout,
+        attempts: 0,
+        lost_run: None,
+        next_run: None,
+        end: None,
     };
-    let mut supervision = Supervision {
-        run: Run::new(settings, started),
-        signals: &signals,
-        child: child.ok(),
-        inbox: &mut inbox,
+    Supervision {
+        run,
+        config,
+        warnings,
+        signals,
+        shares_group,
+        run_id: run_id(start),
+        child: None,
+        inbox: Inbox::Nowhere,
         collector: Collector::new(config.key.labels().clone(), config.labels.clone()),
-        facts: Facts { start, end: None },
-        started,
-        labels: &config.labels,
-        delivery: delivery(config.key, config.targets, config.textfile_dir, config.dry_run),
-    };
-    let outcome = catch_unwind(AssertUnwindSafe(|| supervision.go(first)));
-    outcome.unwrap_or_else(|_| supervision.see_through()).exit_code()
+        output: Output::Inherited,
+        lock: None,
+        guard: None,
+        orphans: Orphans::default(),
+        oom: None,
+        evidence: Evidence::new(&config.delivery),
+        facts,
+        started: None,
+        last: None,
+        usage: reap::Usage::default(),
+        delivery: Delivery::new(config),
+        shower: None,
+        complaints: Vec::new(),
+    }
 }
 
 /// With no way to supervise it the command runs all the same, in our place.
@@ -101,30 +143,6 @@ fn run_unsupervised(command: &[OsString], error: &std::io::Error) -> u8 {
     let failure = spawn::become_command(command);
     error!(command = spawn::display(&command[0]), error = %failure, "the command could not be run");
     failure.outcome().exit_code()
-}
-
-fn tell(warnings: &[Warning], no_inbox: Option<&std::io::Error>) {
-    for warning in warnings {
-        warn!("{warning}");
-    }
-    if let Some(error) = no_inbox {
-        warn!(%error, "the command's metrics cannot be taken: no directory for a fifo, set TMPDIR or --metrics off");
-    }
-}
-
-fn delivery(
-    key: crate::grouping::GroupingKey,
-    targets: Vec<crate::deliver::Target>,
-    textfile_dir: Option<std::path::PathBuf>,
-    dry_run: bool,
-) -> Delivery {
-    let nowhere = targets.is_empty() && textfile_dir.is_none();
-    let sinks = Sinks { key, targets, textfile_dir };
-    match (dry_run, nowhere) {
-        (true, _) => Delivery::DryRun(sinks),
-        (false, true) => Delivery::Nowhere,
-        (false, false) => Delivery::Ready(sinks),
-    }
 }
 
 /// Whether there is a terminal whose keys send signals: then the command stays in our process group, which the terminal
@@ -138,7 +156,11 @@ fn has_terminal() -> bool {
 }
 
 /// A name for the run that no other run has, in the order of time: nanoseconds and 64 random bits.
-fn run_id(start: DateTime<Utc>) -> OsString {
-    let random = RandomState::new().hash_one(std::process::id());
-    format!("{:016x}{random:016x}", start.timestamp_nanos_opt().unwrap_or_default()).into()
+fn run_id(start: DateTime<Utc>) -> String {
+    format!("{:016x}{:016x}", start.timestamp_nanos_opt().unwrap_or_default(), random())
+}
+
+/// A number that no other process has.
+fn random() -> u64 {
+    RandomState::new().hash_one(std::process::id())
 }

@@ -44,6 +44,21 @@ pub struct Usage {
     pub block_written_bytes: f64,
 }
 
+impl std::ops::AddAssign for Usage {
+    /// Of two, one after the other.
+    fn add_assign(&mut self, other: Self) {
+        self.cpu_user_seconds += other.cpu_user_seconds;
+        self.cpu_system_seconds += other.cpu_system_seconds;
+        self.max_resident_bytes = self.max_resident_bytes.max(other.max_resident_bytes);
+        self.major_page_faults += other.major_page_faults;
+        self.minor_page_faults += other.minor_page_faults;
+        self.voluntary_context_switches += other.voluntary_context_switches;
+        self.involuntary_context_switches += other.involuntary_context_switches;
+        self.block_read_bytes += other.block_read_bytes;
+        self.block_written_bytes += other.block_written_bytes;
+    }
+}
+
 /// `ru_inblock` and `ru_oublock` count blocks of this size on Linux.
 const BLOCK_BYTES: f64 = 512.0;
 

@@ -1,5 +1,7 @@
 //! A run as metric families.
 
+use std::time::Duration;
+
 use chrono::{DateTime, Utc};
 use prometheus::{Gauge, GaugeVec, Opts, Registry};
 
@@ -14,6 +16,14 @@ use crate::exposition::{Labels, MetricFamily, registry};
 pub struct Facts {
     /// When it started, by the wall clock.
     pub start: DateTime<Utc>,
+    /// How long an attempt may take.
+    pub timeout: Option<Duration>,
+    /// How often the command was started.
+    pub attempts: u32,
+    /// When the last run whose end nobody saw had started.
+    pub lost_run: Option<DateTime<Utc>>,
+    /// When the next run is due.
+    pub next_run: Option<DateTime<Utc>>,
     /// How it ended, if it has.
     pub end: Option<End>,
 }
@@ -25,9 +35,13 @@ pub struct End {
     pub at: DateTime<Utc>,
     /// How long it took, by a clock that nobody sets.
     pub duration_seconds: f64,
-    /// How the command ended.
+    /// How it ended.
     pub outcome: Outcome,
-    /// What it used.
+    /// Whether that is a success.
+    pub success: bool,
+    /// Whether the kernel killed it for want of memory.
+    pub oom_killed: bool,
+    /// What it used, all attempts together.
     pub usage: Usage,
 }
 
@@ -35,7 +49,8 @@ pub struct End {
 pub fn report(facts: &Facts, collected: Collected, labels: &Labels) -> Report {
     let about = match facts.end {
         None => About::Progress,
-        Some(end) if end.outcome.is_success() => About::Success,
+        Some(End { outcome: Outcome::Skipped, .. }) => About::Skip,
+        Some(end) if end.success => About::Success,
         Some(_) => About::Failure,
     };
     let own = |taken, refused| {
@@ -48,12 +63,19 @@ pub fn report(facts: &Facts, collected: Collected, labels: &Labels) -> Report {
         (!collected.families.is_empty()).then(|| own(0, collected.taken + collected.refused));
     let mut families = own(collected.taken, collected.refused);
     families.extend(collected.families);
-    Report { families, without_command, about }
+    let at = facts.end.map_or_else(Utc::now, |end| end.at);
+    Report { families, without_command, about, at_micros: at.timestamp_micros() }
 }
 
 fn own_families(facts: &Facts, taken: u64, refused: u64) -> Vec<MetricFamily> {
     let gauges = Gauges(Registry::new());
     let seconds = |time: DateTime<Utc>| time.timestamp_micros() as f64 / 1e6;
+    if let Some(End { outcome: Outcome::Skipped, at, .. }) = facts.end {
+        // All the rest is what the run that goes on has said.
+        let help = "When a run was last skipped because another one held the lock, in seconds since 1970.";
+        gauges.set("jobmon_last_skip_timestamp_seconds", help, seconds(at));
+        return registry::families(&gauges.0.gather());
+    }
     gauges.set(
         "jobmon_start_timestamp_seconds",
         "When the last run started, in seconds since 1970.",
@@ -64,8 +86,16 @@ fn own_families(facts: &Facts, taken: u64, refused: u64) -> Vec<MetricFamily> {
     gauges.set(
         "jobmon_timeout_seconds",
         "Time that a run may take, in seconds; 0 if there is no limit.",
-        0.0,
+        facts.timeout.map_or(0.0, |timeout| timeout.as_secs_f64()),
     );
+    if let Some(at) = facts.next_run {
+        let help = "When the next run is due, in seconds since 1970.";
+        gauges.set("jobmon_next_run_timestamp_seconds", help, seconds(at));
+    }
+    if let Some(at) = facts.lost_run {
+        let help = "When the last run whose end nobody saw had started, in seconds since 1970.";
+        gauges.set("jobmon_last_run_lost_timestamp_seconds", help, seconds(at));
+    }
     gauges.set(
         "jobmon_child_samples",
         "Samples taken from the command's own metrics in the last run.",
@@ -77,16 +107,16 @@ fn own_families(facts: &Facts, taken: u64, refused: u64) -> Vec<MetricFamily> {
         refused as f64,
     );
     if let Some(end) = &facts.end {
-        ended(&gauges, end, seconds(end.at));
+        ended(&gauges, end, seconds(end.at), facts.attempts);
     }
     registry::families(&gauges.0.gather())
 }
 
-fn ended(gauges: &Gauges, end: &End, at: f64) {
+fn ended(gauges: &Gauges, end: &End, at: f64, attempts: u32) {
     let outcome = end.outcome;
     let one_or_zero = |yes: bool| if yes { 1.0 } else { 0.0 };
     gauges.set("jobmon_end_timestamp_seconds", "When the last run ended, in seconds since 1970.", at);
-    if outcome.is_success() {
+    if end.success {
         let help = "When a run last ended well, in seconds since 1970.";
         gauges.set("jobmon_last_success_timestamp_seconds", help, at);
     } else {
@@ -94,23 +124,24 @@ fn ended(gauges: &Gauges, end: &End, at: f64) {
         gauges.set("jobmon_last_failure_timestamp_seconds", help, at);
     }
     gauges.set("jobmon_duration_seconds", "Wall time of the last run, in seconds.", end.duration_seconds);
-    gauges.set(
-        "jobmon_success",
-        "Whether the last run ended well: 1 or 0.",
-        one_or_zero(outcome.is_success()),
-    );
+    gauges.set("jobmon_success", "Whether the last run ended well: 1 or 0.", one_or_zero(end.success));
     gauges.set("jobmon_exit_code", "Exit code of the last run.", f64::from(outcome.exit_code()));
     gauges.set(
         "jobmon_term_signal",
         "Number of the signal that killed the command of the last run; 0 if none did.",
         f64::from(outcome.term_signal()),
     );
-    gauges.set("jobmon_timed_out", "Whether the last run was ended because it took too long: 1 or 0.", 0.0);
     gauges.set(
-        "jobmon_attempts",
-        "Times that the command was started in the last run.",
-        f64::from(outcome.attempts()),
+        "jobmon_timed_out",
+        "Whether the last run was ended because it took too long: 1 or 0.",
+        one_or_zero(matches!(outcome, Outcome::TimedOut(_))),
     );
+    gauges.set(
+        "jobmon_oom_killed",
+        "Whether the kernel killed the command of the last run for want of memory: 1 or 0.",
+        one_or_zero(end.oom_killed),
+    );
+    gauges.set("jobmon_attempts", "Times that the command was started in the last run.", f64::from(attempts));
     used(gauges, &end.usage);
 }
 

@@ -16,7 +16,6 @@ use std::os::fd::{AsFd, BorrowedFd};
 use nix::errno::Errno;
 use nix::sys::signal::{SigSet, SigmaskHow, Signal as Known, sigprocmask};
 use nix::sys::signalfd::{SfdFlags, SignalFd, siginfo};
-use nix::unistd::Pid;
 
 /// Signals that tell of a fault of our own and must end us at once.
 const FAULTS: [Known; 7] = [
@@ -36,6 +35,8 @@ pub struct Signal {
     pub number: i32,
     /// Who sent it.
     pub origin: Origin,
+    /// Whether our caller ignores it, as nohup(1) does.
+    pub is_ignored: bool,
 }
 
 /// Who sent a signal.
@@ -61,7 +62,13 @@ pub struct Signals {
 pub struct Inherited {
     mask: SigSet,
     sigchld_ignored: bool,
+    /// Those of [`MEANT_FOR_US`] that the caller ignores.
+    ignored: [Option<i32>; MEANT_FOR_US.len()],
 }
+
+/// Signals that mean something to us, too, unless our caller ignores them. Blocked, they come in all the same.
+const MEANT_FOR_US: [i32; 7] =
+    [libc::SIGTERM, libc::SIGINT, libc::SIGHUP, libc::SIGQUIT, libc::SIGTSTP, libc::SIGTTIN, libc::SIGTTOU];
 
 impl Signals {
     /// Blocks the signals and opens the descriptor that they are read from.
@@ -73,7 +80,13 @@ impl Signals {
         FAULTS.into_iter().for_each(|fault| set.remove(fault));
         let mut mask = SigSet::empty();
         sigprocmask(SigmaskHow::SIG_BLOCK, Some(&set), Some(&mut mask))?;
-        let inherited = Inherited { mask, sigchld_ignored: stop_ignoring_sigchld() };
+        let ignored = MEANT_FOR_US.map(|number| is_ignored(number).then_some(number));
+        let sigchld_ignored = is_ignored(libc::SIGCHLD);
+        if sigchld_ignored {
+            // Else children vanish without a status (waitpid(2)).
+            set_sigchld(libc::SIG_DFL);
+        }
+        let inherited = Inherited { mask, sigchld_ignored, ignored };
         match SignalFd::with_flags(&set, SfdFlags::SFD_NONBLOCK | SfdFlags::SFD_CLOEXEC) {
             Ok(fd) => Ok(Self { fd, inherited }),
             Err(error) => {
@@ -87,11 +100,23 @@ impl Signals {
     pub fn next(&self) -> Option<Signal> {
         loop {
             match self.fd.read_signal() {
-                Ok(info) => return info.map(|info| signal(&info)),
+                Ok(info) => return info.map(|info| self.signal(&info)),
                 Err(Errno::EINTR) => {}
                 Err(_) => return None,
             }
         }
+    }
+
+    fn signal(&self, info: &siginfo) -> Signal {
+        let origin = if info.ssi_code == libc::SI_KERNEL {
+            Origin::Kernel
+        } else if info.ssi_pid == std::process::id() {
+            Origin::Ourselves
+        } else {
+            Origin::Process
+        };
+        let number = info.ssi_signo.cast_signed();
+        Signal { number, origin, is_ignored: self.inherited.ignored.contains(&Some(number)) }
     }
 
     /// What the caller had set.
@@ -106,17 +131,6 @@ impl AsFd for Signals {
     }
 }
 
-fn signal(info: &siginfo) -> Signal {
-    let origin = if info.ssi_code == libc::SI_KERNEL {
-        Origin::Kernel
-    } else if info.ssi_pid == std::process::id() {
-        Origin::Ourselves
-    } else {
-        Origin::Process
-    };
-    Signal { number: info.ssi_signo.cast_signed(), origin }
-}
-
 impl Inherited {
     /// Sets dispositions and mask as the caller had them, in this order: what is pending is delivered when the mask falls.
     pub fn restore(&self) {
@@ -128,19 +142,15 @@ impl Inherited {
     }
 }
 
-/// With SIGCHLD ignored, children vanish without a status (waitpid(2)). Tells whether it was ignored.
-fn stop_ignoring_sigchld() -> bool {
+/// Whether the caller ignores a signal; of SIGCHLD, whether children vanish without a status.
+fn is_ignored(number: i32) -> bool {
     let mut old = MaybeUninit::<libc::sigaction>::zeroed();
     // SAFETY: `old` is writable and as large as the kernel's answer; a null new action only asks.
     let old = unsafe {
-        libc::sigaction(libc::SIGCHLD, std::ptr::null(), old.as_mut_ptr());
+        libc::sigaction(number, std::ptr::null(), old.as_mut_ptr());
         old.assume_init()
     };
-    let ignored = old.sa_sigaction == libc::SIG_IGN || old.sa_flags & libc::SA_NOCLDWAIT != 0;
-    if ignored {
-        set_sigchld(libc::SIG_DFL);
-    }
-    ignored
+    old.sa_sigaction == libc::SIG_IGN || (number == libc::SIGCHLD && old.sa_flags & libc::SA_NOCLDWAIT != 0)
 }
 
 fn set_sigchld(disposition: libc::sighandler_t) {
@@ -148,13 +158,12 @@ fn set_sigchld(disposition: libc::sighandler_t) {
     unsafe { libc::signal(libc::SIGCHLD, disposition) };
 }
 
-/// Sends a signal to a process, or to its group. Whoever calls this knows that the process has not been reaped, so its
-/// number cannot stand for another one.
+/// Sends a signal to a process, or, with a negative number, to a group (kill(2)). Whoever calls this knows that the process
+/// has not been reaped, so its number cannot stand for another one.
 ///
 /// # Errors
 /// Such as EPERM, where the command has become another user.
-pub fn send(pid: Pid, whole_group: bool, number: i32) -> nix::Result<()> {
-    let target = if whole_group { -pid.as_raw() } else { pid.as_raw() };
+pub fn send(target: i32, number: i32) -> nix::Result<()> {
     // SAFETY: kill takes numbers and touches no memory of ours.
     Errno::result(unsafe { libc::kill(target, number) }).map(drop)
 }

@@ -1,18 +1,17 @@
 //! The command started, as if its caller had started it.
 //!
 //! std's `Command` leaks a blocked signal mask into the child, resets SIGPIPE, opens `/dev/null` on a closed descriptor and
-//! cannot run a script without `#!`; so this is fork and execvpe. The process has one thread here.
-#![allow(unsafe_code, reason = "fork, execvpe and environ have no safe form")]
+//! cannot run a script without `#!`; so this is clone and execvpe. The process has one thread here, and the child borrows its
+//! memory until it executes the command, as with vfork(2): to copy the tables of it would cost more than all the rest.
+#![allow(unsafe_code, reason = "clone, execvpe and environ have no safe form")]
 
-use std::ffi::{CStr, CString, OsStr, OsString, c_char};
-use std::fs::File;
-use std::io::{Read as _, Write as _};
-use std::os::fd::{AsRawFd as _, OwnedFd};
+use std::ffi::{CStr, CString, OsStr, OsString, c_char, c_int, c_void};
+use std::os::fd::{AsRawFd as _, BorrowedFd, OwnedFd};
 use std::os::unix::ffi::{OsStrExt as _, OsStringExt as _};
 
 use nix::errno::Errno;
-use nix::fcntl::{FcntlArg, OFlag, fcntl};
-use nix::unistd::{ForkResult, Pid, fork, pipe2, setpgid};
+use nix::fcntl::{FcntlArg, fcntl};
+use nix::unistd::{ForkResult, Pid, fork, getpgid, setpgid};
 
 use super::outcome::Outcome;
 use super::signals::{Inherited, send};
@@ -28,6 +27,8 @@ unsafe extern "C" {
 
 /// Descriptors that are passed on beside the caller's get a number from here on, out of the way of scripts.
 const PASSED_ON_FD_MIN: i32 = 100;
+/// What the child needs of stack beside the arrays that execvpe(3) makes there.
+const CHILD_STACK_BYTES: usize = 64 * 1024;
 
 /// A running command.
 #[derive(Debug)]
@@ -38,21 +39,26 @@ pub struct Child {
 }
 
 impl Child {
-    /// Passes a signal on, to the whole group where the command leads one.
+    /// Passes a signal on, to the whole group where the command leads one, and to the command if it has left it.
     ///
     /// # Errors
     /// What kill(2) says.
     pub fn signal(&self, number: i32) -> nix::Result<()> {
-        send(self.pid, self.leads_group, number)
+        let pid = self.pid.as_raw();
+        if !self.leads_group {
+            return send(pid, number);
+        }
+        let result = send(-pid, number);
+        if getpgid(Some(self.pid)).is_ok_and(|group| group != self.pid) {
+            return send(pid, number);
+        }
+        result
     }
 }
 
 /// Why a command did not start.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum SpawnError {
-    /// There are no descriptors to supervise it with; it can be run all the same, see [`become_command`].
-    #[error("{}", .0.desc())]
-    Pipe(Errno),
     /// There is no process for it.
     #[error("no process can be started: {}", .0.desc())]
     Fork(Errno),
@@ -66,7 +72,7 @@ impl SpawnError {
     pub fn outcome(self) -> Outcome {
         match self {
             Self::Exec(Errno::ENOENT) => Outcome::NotFound,
-            Self::Exec(_) | Self::Fork(_) | Self::Pipe(_) => Outcome::CannotExecute,
+            Self::Exec(_) | Self::Fork(_) => Outcome::CannotExecute,
         }
     }
 }
@@ -81,9 +87,22 @@ pub struct Start<'a> {
     /// Whether the command gets a process group of its own.
     pub own_group: bool,
     /// A descriptor that the command keeps open.
-    pub keep_open: Option<&'a OwnedFd>,
+    pub keep_open: Option<BorrowedFd<'a>>,
+    /// What becomes its stdout and stderr, if not the caller's.
+    pub output: Option<[BorrowedFd<'a>; 2]>,
+    /// What it gets if we are killed.
+    pub parent_death_signal: Option<i32>,
     /// What the caller had set for signals.
     pub inherited: Inherited,
+}
+
+/// All that the child needs, made before it exists: it must not allocate.
+struct ChildPlan<'a> {
+    start: &'a Start<'a>,
+    image: Image,
+    parent: Pid,
+    /// Why it could not be executed.
+    failure: Errno,
 }
 
 /// Starts the command; returns when it has been executed, or could not be. All signals are blocked meanwhile, so none is
@@ -93,43 +112,98 @@ pub struct Start<'a> {
 /// Why it did not start.
 pub fn spawn(start: &Start<'_>) -> Result<Child, SpawnError> {
     let image = Image::new(start.command, start.variables);
-    let (mut reader, mut writer) = pipe2(OFlag::O_CLOEXEC)
-        .map(|(reader, writer)| (File::from(reader), File::from(writer)))
-        .map_err(SpawnError::Pipe)?;
     let passed_on = start.keep_open.and_then(pass_on);
-    // SAFETY: this process has one thread, so the child finds every lock free and may do anything.
-    match unsafe { fork() }.map_err(SpawnError::Fork)? {
-        ForkResult::Child => {
-            if start.own_group {
-                // Also done by the parent, whoever comes first.
-                let _ = setpgid(Pid::from_raw(0), Pid::from_raw(0));
-            }
-            start.inherited.restore();
-            let errno = image.execute();
-            let _ = writer.write_all(&(errno as i32).to_ne_bytes());
-            // SAFETY: it ends the process without running what belongs to the parent.
-            unsafe { libc::_exit(i32::from(SpawnError::Exec(errno).outcome().exit_code())) }
-        }
-        ForkResult::Parent { child } => {
-            drop((writer, passed_on));
-            if start.own_group {
-                // Fails with EACCES where the command runs already: the child has done it then.
-                let _ = setpgid(child, child);
-            }
-            let mut errno = [0; 4];
-            if reader.read_exact(&mut errno).is_err() {
-                // The pipe was closed by exec.
-                return Ok(Child { pid: child, leads_group: start.own_group });
-            }
-            super::reap::forget(child);
-            Err(SpawnError::Exec(Errno::from_raw(i32::from_ne_bytes(errno))))
+    let mut stack = Vec::<u8>::with_capacity(CHILD_STACK_BYTES + image.stack_bytes());
+    let mut plan = ChildPlan { start, image, parent: nix::unistd::getpid(), failure: Errno::UnknownErrno };
+    let flags = libc::CLONE_VM | libc::CLONE_VFORK | libc::SIGCHLD;
+    // SAFETY: this process has one thread, and CLONE_VFORK keeps it waiting until the child has executed the command or
+    // ended; so the child has the memory for itself, and `plan` and the stack outlive it. The stack grows downwards from its
+    // end, which is aligned here to 16 bytes as the ABI asks. No signal handler exists that could run in the child.
+    let pid = unsafe {
+        let end = stack.as_mut_ptr().add(stack.capacity());
+        let top = end.sub(end as usize % 16);
+        libc::clone(child_main, top.cast(), flags, (&raw mut plan).cast())
+    };
+    let pid = Errno::result(pid).map(Pid::from_raw).map_err(SpawnError::Fork)?;
+    drop(passed_on);
+    if plan.failure == Errno::UnknownErrno {
+        return Ok(Child { pid, leads_group: start.own_group });
+    }
+    super::reap::forget(pid);
+    Err(SpawnError::Exec(plan.failure))
+}
+
+/// The child's part: what the caller had set is set again, then it becomes the command.
+extern "C" fn child_main(plan: *mut c_void) -> c_int {
+    // SAFETY: `spawn` passes its plan, which nobody else touches while this runs.
+    let plan = unsafe { &mut *plan.cast::<ChildPlan<'_>>() };
+    let start = plan.start;
+    if start.own_group {
+        // Nobody can have signalled the group before: our parent goes on only when the command runs.
+        let _ = setpgid(Pid::from_raw(0), Pid::from_raw(0));
+    }
+    if let Some([stdout, stderr]) = start.output {
+        // SAFETY: numbers only; this process has its own table of descriptors.
+        unsafe {
+            libc::dup2(stdout.as_raw_fd(), libc::STDOUT_FILENO);
+            libc::dup2(stderr.as_raw_fd(), libc::STDERR_FILENO);
         }
     }
+    if let Some(number) = start.parent_death_signal {
+        // SAFETY: numbers only. A parent that has gone before this call would never be noticed (prctl(2)).
+        unsafe {
+            libc::prctl(libc::PR_SET_PDEATHSIG, libc::c_long::from(number));
+            if libc::getppid() != plan.parent.as_raw() {
+                libc::raise(number);
+            }
+        }
+    }
+    start.inherited.restore();
+    plan.failure = plan.image.execute();
+    // SAFETY: it ends the process without running what belongs to the parent.
+    unsafe { libc::_exit(i32::from(SpawnError::Exec(plan.failure).outcome().exit_code())) }
 }
 
 /// Becomes the command, unsupervised: the last resort when there is no way to supervise it. Returns only if that fails too.
 pub fn become_command(command: &[OsString]) -> SpawnError {
     SpawnError::Exec(Image::new(command, &[]).execute())
+}
+
+/// Starts a process of our own, with none of our descriptors but these two, which become its first. It does `work` and
+/// goes. To be called before there is a second thread.
+///
+/// # Errors
+/// Why there is no process.
+pub fn fork_apart(
+    keep: [BorrowedFd<'_>; 2],
+    work: impl FnOnce(&std::fs::File, &std::fs::File),
+) -> nix::Result<Pid> {
+    use std::os::fd::FromRawFd as _;
+    // SAFETY: this process has one thread, so the child finds every lock free and may do anything.
+    match unsafe { fork() }? {
+        ForkResult::Parent { child } => Ok(child),
+        ForkResult::Child => {
+            // SAFETY: numbers only; 0 to 2 are open in this program, so none of `keep` is in the way. The files own what
+            // was put there, and nothing else uses those numbers in this process; it ends here without unwinding.
+            unsafe {
+                libc::dup2(keep[0].as_raw_fd(), 0);
+                libc::dup2(keep[1].as_raw_fd(), 1);
+                close_from(2);
+                work(&std::fs::File::from_raw_fd(0), &std::fs::File::from_raw_fd(1));
+                libc::_exit(0)
+            }
+        }
+    }
+}
+
+/// Closes every descriptor from this one on.
+fn close_from(first: i32) {
+    let open = std::fs::read_dir("/proc/self/fd").into_iter().flatten().flatten();
+    let numbers: Vec<i32> = open.filter_map(|entry| entry.file_name().to_str()?.parse().ok()).collect();
+    numbers.into_iter().filter(|number| *number >= first).for_each(|number| {
+        // One of them was that of the directory.
+        let _ = nix::unistd::close(number);
+    });
 }
 
 /// Gives back the pages of code that were needed up to here. What goes on then is a wait, and needs few of them; the others
@@ -143,7 +217,7 @@ pub fn give_back_code() {
 }
 
 /// A copy of a descriptor that survives exec.
-fn pass_on(fd: &OwnedFd) -> Option<OwnedFd> {
+pub fn pass_on(fd: BorrowedFd<'_>) -> Option<OwnedFd> {
     use std::os::fd::FromRawFd as _;
     let copy =
         fcntl(fd, FcntlArg::F_DUPFD(PASSED_ON_FD_MIN)).or_else(|_| fcntl(fd, FcntlArg::F_DUPFD(3))).ok()?;
@@ -152,10 +226,13 @@ fn pass_on(fd: &OwnedFd) -> Option<OwnedFd> {
     Some(unsafe { OwnedFd::from_raw_fd(copy) })
 }
 
-/// Arguments and environment in the form that exec takes, made before the fork.
+/// Arguments and environment in the form that exec takes.
 struct Image {
-    arguments: Vec<CString>,
-    environment: Vec<CString>,
+    /// What the pointers point to.
+    strings: Vec<CString>,
+    /// Ends with null, as the next.
+    arguments: Vec<*const c_char>,
+    environment: Vec<*const c_char>,
 }
 
 impl Image {
@@ -165,32 +242,38 @@ impl Image {
                 entry.to_bytes().strip_prefix(name.as_bytes()).is_some_and(|rest| rest.starts_with(b"="))
             })
         };
-        let mut environment: Vec<CString> = inherited_environment()
-            .into_iter()
-            .filter(|entry| !replaced(entry))
-            .map(CStr::to_owned)
-            .collect();
-        environment.extend(variables.iter().map(|(name, value)| {
+        let mut strings: Vec<CString> = command.iter().cloned().map(c_string).collect();
+        strings.extend(variables.iter().map(|(name, value)| {
             let mut entry = OsString::from(name);
             entry.push("=");
             entry.push(value);
             c_string(entry)
         }));
-        Self { arguments: command.iter().cloned().map(c_string).collect(), environment }
+        // The bytes of a CString stay where they are when the CString moves.
+        let (arguments, added) = strings.split_at(command.len());
+        let kept = inherited_environment().into_iter().filter(|entry| !replaced(entry)).map(CStr::as_ptr);
+        let end = [std::ptr::null()];
+        let arguments: Vec<_> = arguments.iter().map(|s| s.as_ptr()).chain(end).collect();
+        let environment = kept.chain(added.iter().map(|s| s.as_ptr())).chain(end).collect();
+        Self { arguments, environment, strings }
+    }
+
+    /// What execvpe(3) puts on the stack: candidates for the path, and arguments for `/bin/sh`.
+    fn stack_bytes(&self) -> usize {
+        let path = std::env::var_os("PATH").map_or(0, |path| path.len());
+        let file = self.strings.first().map_or(0, |file| file.as_bytes().len());
+        self.arguments.len() * size_of::<*const c_char>() + 2 * (path + file)
     }
 
     /// Runs the command in this process, found on PATH and handed to `/bin/sh` if it has no `#!`, as execvp(3) does.
     fn execute(&self) -> Errno {
-        let pointers = |strings: &[CString]| {
-            strings.iter().map(|s| s.as_ptr()).chain([std::ptr::null()]).collect::<Vec<_>>()
-        };
-        let (arguments, environment) = (pointers(&self.arguments), pointers(&self.environment));
+        let (file, arguments) = (self.arguments[0], self.arguments.as_ptr());
         // SAFETY: both arrays hold pointers to NUL-terminated strings that outlive the call, and end with null.
-        unsafe { libc::execvpe(arguments[0], arguments.as_ptr(), environment.as_ptr()) };
+        unsafe { libc::execvpe(file, arguments, self.environment.as_ptr()) };
         if Errno::last() == Errno::E2BIG {
             // Our variables are what is too much: without them the command has what its caller gave it.
             // SAFETY: as above; `environ` is the environment that this process was started with.
-            unsafe { libc::execvpe(arguments[0], arguments.as_ptr(), environ) };
+            unsafe { libc::execvpe(file, arguments, environ) };
         }
         Errno::last()
     }

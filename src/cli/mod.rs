@@ -1,13 +1,17 @@
 //! Every flag and variable of both faces, as they are written; nothing is judged here.
 //!
-//! The options of the supervisor are a table, because each has a twin in the environment (and, one day, in a file):
-//! `--push-url` is `JOBMON_PUSH_URL`.
+//! The options of the supervisor are a [table](options), because each has a twin in the environment and in the configuration
+//! file: `--push-url` is `JOBMON_PUSH_URL` and `push-url = …`.
+
+mod options;
 
 use std::collections::BTreeMap;
 use std::ffi::OsString;
 
 use clap::error::ErrorKind;
 use clap::{Arg, ArgAction, ArgMatches, Command, value_parser};
+
+pub use options::{About, RUN_OPTIONS, RunOption};
 
 /// What the command line asks for.
 #[derive(Debug)]
@@ -16,6 +20,8 @@ pub enum Call {
     Run(RunCall),
     /// Be the gateway.
     Gateway(GatewayCall),
+    /// Look after what could not be pushed.
+    Spool(SpoolCall),
 }
 
 /// A call of the supervisor.
@@ -40,19 +46,32 @@ pub struct GatewayCall {
     pub log_level: String,
 }
 
+/// A call of `jobmon spool`.
+#[derive(Debug)]
+pub struct SpoolCall {
+    /// What to do.
+    pub verb: SpoolVerb,
+    /// `--spool-dir` and `--config`, as far as they were given.
+    pub given: Given,
+    /// Whether a list is printed as JSON.
+    pub json: bool,
+    /// How often `-v` was given.
+    pub verbose: u8,
+}
+
+/// What is done with the spool.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum SpoolVerb {
+    /// Show what is there.
+    List,
+    /// Deliver it.
+    Flush,
+    /// Throw it away.
+    Drop,
+}
+
 /// Options with their values, by their long names.
 pub type Given = BTreeMap<&'static str, Vec<OsString>>;
-
-/// An option of the supervisor.
-#[derive(Debug)]
-pub struct RunOption {
-    /// The long name, without dashes.
-    pub name: &'static str,
-    /// What values it takes.
-    pub takes: Takes,
-    /// What it does, for `--help`.
-    pub help: &'static str,
-}
 
 /// What values an option takes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -66,61 +85,6 @@ pub enum Takes {
     /// One each time it is given; in the environment, parted by commas.
     Many(&'static str),
 }
-
-impl RunOption {
-    /// The option's name in the environment.
-    pub fn variable(&self) -> String {
-        format!("JOBMON_{}", self.name.to_uppercase().replace('-', "_"))
-    }
-}
-
-const fn option(name: &'static str, takes: Takes, help: &'static str) -> RunOption {
-    RunOption { name, takes, help }
-}
-
-/// The options of the supervisor, in the order of the documentation.
-pub const RUN_OPTIONS: &[RunOption] = &[
-    option(
-        "job",
-        Takes::One("NAME"),
-        "Value of the `job` label [default: file name of COMMAND without its extension]",
-    ),
-    option(
-        "instance",
-        Takes::Optional("NAME"),
-        "Adds `instance` to the grouping key; without NAME, the host name",
-    ),
-    option("grouping", Takes::Many("NAME=VALUE"), "Adds a label to the grouping key (repeatable)"),
-    option("label", Takes::Many("NAME=VALUE"), "Puts a label on every sample (repeatable)"),
-    option(
-        "push-url",
-        Takes::Many("URL"),
-        "Pushgateway-compatible server: http://, https:// or unix:/PATH (repeatable) [default: http://127.0.0.1:9091]",
-    ),
-    option("textfile-dir", Takes::One("DIR"), "Writes DIR/jobmon_<job>.prom for node exporter"),
-    option("no-push", Takes::Nothing, "No push at all"),
-    option(
-        "push-deadline",
-        Takes::One("DURATION"),
-        "Total time that delivery may take after the command has ended [default: 10s]",
-    ),
-    option(
-        "push-interval",
-        Takes::One("DURATION"),
-        "Push this often while the command runs; 0: only at start and end [default: 15s]",
-    ),
-    option(
-        "metrics",
-        Takes::One("fifo|file|off"),
-        "What $JOBMON_METRICS names, for the command to write metrics into [default: fifo]",
-    ),
-    option(
-        "dry-run",
-        Takes::Nothing,
-        "Runs the command, sends nothing, prints what would have been delivered",
-    ),
-    option("log-level", Takes::One("LEVEL"), "off, error, warn, info or debug [default: warn]"),
-];
 
 const COMMAND: &str = "command";
 const LISTEN: &str = "web.listen-address";
@@ -137,6 +101,11 @@ pub fn parse(args: Vec<OsString>) -> Result<Call, clap::Error> {
         args.remove(1);
         let matches = gateway_command().try_get_matches_from(args)?;
         return Ok(Call::Gateway(gateway_call(&matches)));
+    }
+    if face == "spool" {
+        args.remove(1);
+        let matches = spool_command().try_get_matches_from(args)?;
+        return Ok(Call::Spool(spool_call(&matches)));
     }
     if face == "run" {
         args.remove(1);
@@ -167,10 +136,10 @@ fn run_command() -> Command {
     Command::new("jobmon")
         .version(env!("CARGO_PKG_VERSION"))
         .about("Runs COMMAND, records how it went, and delivers that and its metrics to Prometheus")
-        .override_usage("jobmon [OPTIONS] [--] COMMAND [ARG]...\n       jobmon gateway [FLAGS]")
+        .override_usage("jobmon [OPTIONS] [--] COMMAND [ARG]...\n       jobmon gateway [FLAGS]\n       jobmon spool [list|flush|drop]")
         .after_help(
             "Every option has a variable: --push-url is JOBMON_PUSH_URL. The exit code is the command's own; 128+n where \
-             signal n killed it, 125 jobmon was called wrongly, 126 not executable, 127 not found.",
+             signal n killed it, 124 timed out, 125 jobmon was called wrongly, 126 not executable, 127 not found.",
         )
         .args_override_self(true)
         .args(options)
@@ -185,6 +154,39 @@ fn run_command() -> Command {
                 .value_parser(value_parser!(OsString))
                 .help("The command and its arguments; no shell is involved"),
         )
+}
+
+fn spool_command() -> Command {
+    let verb = |name: &'static str, about: &'static str| Command::new(name).about(about);
+    let path = |name: &'static str, value: &'static str, help: &'static str| {
+        let value_parser = value_parser!(OsString);
+        Arg::new(name).long(name).value_name(value).value_parser(value_parser).global(true).help(help)
+    };
+    Command::new("jobmon spool")
+        .bin_name("jobmon spool")
+        .version(env!("CARGO_PKG_VERSION"))
+        .about("Looks after the pushes that could not be delivered")
+        .subcommand(verb("list", "Shows them, the oldest first (what happens without a word)"))
+        .subcommand(verb("flush", "Delivers them; exit code 1 if one is left"))
+        .subcommand(verb("drop", "Throws them away"))
+        .arg(path("spool-dir", "DIR", "The spool [default: that of jobmon's runs by this user]"))
+        .arg(path("config", "FILE", "Configuration file that names the spool"))
+        .arg(Arg::new("json").long("json").action(ArgAction::SetTrue).global(true).help("Lists as JSON"))
+        .arg(Arg::new("verbose").short('v').action(ArgAction::Count).global(true).help("Says more"))
+}
+
+fn spool_call(matches: &ArgMatches) -> SpoolCall {
+    let (verb, matches) = match matches.subcommand() {
+        Some(("flush", matches)) => (SpoolVerb::Flush, matches),
+        Some(("drop", matches)) => (SpoolVerb::Drop, matches),
+        Some((_, matches)) => (SpoolVerb::List, matches),
+        None => (SpoolVerb::List, matches),
+    };
+    let mut given = Given::new();
+    for name in ["spool-dir", "config"] {
+        given.extend(matches.get_one::<OsString>(name).map(|value| (name, vec![value.clone()])));
+    }
+    SpoolCall { verb, given, json: matches.get_flag("json"), verbose: matches.get_count("verbose") }
 }
 
 fn run_call(matches: &ArgMatches) -> RunCall {
@@ -318,9 +320,30 @@ mod tests {
     }
 
     #[test]
+    fn the_spool_has_verbs() {
+        for (words, verb) in [
+            (&["spool"][..], SpoolVerb::List),
+            (&["spool", "list", "--json"], SpoolVerb::List),
+            (&["spool", "--spool-dir", "/s", "flush"], SpoolVerb::Flush),
+            (&["spool", "drop", "--spool-dir=/s"], SpoolVerb::Drop),
+        ] {
+            match parse_words(words) {
+                Ok(Call::Spool(call)) => {
+                    assert_eq!(call.verb, verb);
+                    let named = words.iter().any(|word| word.starts_with("--spool-dir"));
+                    assert_eq!(call.given.get("spool-dir").is_some_and(|dirs| dirs[0] == "/s"), named);
+                }
+                other => panic!("{words:?}: {other:?}"),
+            }
+        }
+        assert!(parse_words(&["spool", "burn"]).is_err());
+    }
+
+    #[test]
     fn options_have_variables() {
         assert_eq!(RUN_OPTIONS[4].variable(), "JOBMON_PUSH_URL");
         run_command().debug_assert();
         gateway_command().debug_assert();
+        spool_command().debug_assert();
     }
 }

@@ -1,0 +1,112 @@
+//! What waits in the spool, delivered.
+
+use std::collections::{HashMap, HashSet};
+use std::io;
+use std::sync::Arc;
+use std::time::Duration;
+
+use tracing::{debug, info, warn};
+
+use super::beside::beside;
+use super::push::{PushClient, PushError};
+use super::spool::{Entry, Spool};
+use super::{Access, Target};
+
+/// How long one push may take.
+const PUSH_MAX: Duration = Duration::from_secs(10);
+
+/// What became of the entries.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Flushed {
+    /// They are where they belong.
+    pub delivered: usize,
+    /// They wait on.
+    pub left: usize,
+    /// Servers will never take them.
+    pub refused: usize,
+}
+
+/// Delivers what waits, the oldest first; only to one server if there is one. A server that does not answer is not asked
+/// again. `None` if another process is at it.
+///
+/// # Errors
+/// What the file system said.
+pub async fn flush(spool: Arc<Spool>, only: Option<Target>) -> io::Result<Option<Flushed>> {
+    let there = spool.clone();
+    let names = beside(move || there.names()).await??;
+    if names.is_empty() {
+        return Ok(Some(Flushed::default()));
+    }
+    let Some(_claim) = spool.claim()? else { return Ok(None) };
+    let mut flush =
+        Flush { spool, clients: HashMap::new(), dead: HashSet::new(), flushed: Flushed::default() };
+    for name in names {
+        let there = flush.spool.clone();
+        let Some(entry) = beside(move || there.entry(&name)).await? else { continue };
+        if only.as_ref().is_none_or(|only| *only == entry.target) {
+            flush.deliver(entry).await?;
+        }
+    }
+    Ok(Some(flush.flushed))
+}
+
+struct Flush {
+    spool: Arc<Spool>,
+    clients: HashMap<(String, Access), PushClient>,
+    /// Servers that did not answer.
+    dead: HashSet<String>,
+    flushed: Flushed,
+}
+
+impl Flush {
+    async fn deliver(&mut self, entry: Entry) -> io::Result<()> {
+        let server = entry.target.to_url();
+        if self.dead.contains(&server) {
+            self.flushed.left += 1;
+            return Ok(());
+        }
+        let job = entry.key.job().to_owned();
+        match self.push(&entry).await {
+            Ok(()) => {
+                info!(job, url = %entry.target, "pushed from the spool");
+                self.flushed.delivered += 1;
+                self.remove(entry).await
+            }
+            Err(error) if error.is_worth_keeping() => {
+                debug!(job, url = %entry.target, %error, "not pushed from the spool");
+                warn!(url = %entry.target, %error, "what waits in the spool could not be pushed");
+                self.flushed.left += 1;
+                self.dead.insert(server);
+                Ok(())
+            }
+            Err(error) => {
+                warn!(job, url = %entry.target, %error, "a push is dropped from the spool, it was refused");
+                self.flushed.refused += 1;
+                self.remove(entry).await
+            }
+        }
+    }
+
+    async fn push(&mut self, entry: &Entry) -> Result<(), PushError> {
+        let id = (entry.target.to_url(), entry.access.clone());
+        let client = match self.clients.get(&id) {
+            Some(client) => client.clone(),
+            None => self.clients.entry(id).or_insert(PushClient::new(&entry.target, &entry.access)?).clone(),
+        };
+        let post = async {
+            match client.post(&entry.key, entry.body.clone()).await {
+                Err(error) if error.is_bad_request() => {
+                    client.post(&entry.key, entry.without_command()).await
+                }
+                result => result,
+            }
+        };
+        let no_answer = |_| Err(PushError::NoAnswer("no answer in time".to_owned()));
+        tokio::time::timeout(PUSH_MAX, post).await.unwrap_or_else(no_answer)
+    }
+
+    async fn remove(&self, entry: Entry) -> io::Result<()> {
+        let there = self.spool.clone();
+        beside(move || there.remove(&entry)).await?
+    }
+}

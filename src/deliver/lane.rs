@@ -1,0 +1,375 @@
+//! The way to one server: progress once, the end until it has arrived or waits in the spool.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use tokio::sync::{oneshot, watch};
+use tracing::{debug, error, info, warn};
+
+use super::backoff::Backoff;
+use super::beside::beside;
+use super::courier::{Order, Sinks, deadline, next, time_left};
+use super::flush::flush;
+use super::push::{PushClient, PushError};
+use super::spool::{Entry, Spool};
+use super::target::Target;
+use super::{Report, body};
+
+/// How long an attempt to push a run's progress may take; there will be another one.
+const PROGRESS_MAX: Duration = Duration::from_secs(5);
+/// How long such an attempt may go on after the command has ended.
+const PROGRESS_GRACE: Duration = Duration::from_secs(1);
+/// How long a request that was given up has to be served before the last report is sent again.
+const SETTLE: Duration = Duration::from_millis(500);
+/// An attempt may take this part of the time that is left, so that there is time for another one...
+const ATTEMPT_PARTS: u32 = 2;
+/// ... but not less than this, if there is so much.
+const ATTEMPT_MIN: Duration = Duration::from_secs(2);
+/// A push that has not arrived after this time is written to the spool meanwhile.
+const SPOOL_AFTER: Duration = Duration::from_secs(1);
+/// How long after the deadline the spool may still be written to.
+const SPOOL_SLACK: Duration = Duration::from_millis(120);
+/// How long the spool is asked what waits there.
+const LOOK_MAX: Duration = Duration::from_millis(250);
+/// How long others' pushes may be delivered after our own has been: that they wait no longer is worth that much.
+const FLUSH_MAX: Duration = Duration::from_millis(100);
+
+/// The way to one server.
+pub(super) struct Lane {
+    target: Target,
+    sinks: Arc<Sinks>,
+    inbox: watch::Receiver<Order>,
+    idle: fn(),
+}
+
+/// What waits in the spool when a run begins to push.
+#[derive(Default)]
+struct Waiting {
+    /// Of our group.
+    own: Option<Entry>,
+    /// Whether there is more.
+    others: bool,
+}
+
+impl Lane {
+    pub(super) fn new(target: Target, sinks: Arc<Sinks>, inbox: watch::Receiver<Order>, idle: fn()) -> Self {
+        Self { target, sinks, inbox, idle }
+    }
+
+    /// Goes on until the last report has been delivered or given up; tells which.
+    pub(super) async fn run(mut self) -> bool {
+        let waiting = self.look_into_spool();
+        let mut client = PushClient::new(&self.target, &self.sinks.access);
+        let mut unsettled = false;
+        let mut flushing = None;
+        while let Some((report, is_last)) = next(&mut self.inbox).await {
+            if is_last {
+                let waiting = tokio::time::timeout(LOOK_MAX, waiting).await.ok().and_then(Result::ok);
+                return self
+                    .finish(client, &report, waiting.unwrap_or_default(), unsettled, flushing.is_some())
+                    .await;
+            }
+            if let Ok(client) = &mut client {
+                unsettled = self.progress(client, &report, unsettled).await;
+                if !unsettled && flushing.is_none() {
+                    // The server is there, and the run has time.
+                    flushing = self
+                        .sinks
+                        .spool
+                        .clone()
+                        .map(|spool| tokio::spawn(flush(spool, Some(self.target.clone()))));
+                }
+            }
+            (self.idle)();
+        }
+        false
+    }
+
+    /// Finds out what waits, while the client is made.
+    fn look_into_spool(&self) -> oneshot::Receiver<Waiting> {
+        let (answer, waiting) = oneshot::channel();
+        if let Some(spool) = self.sinks.spool.clone() {
+            let (target, key) = (self.target.clone(), self.sinks.key.clone());
+            tokio::spawn(async move {
+                let look = beside(move || Waiting {
+                    own: spool.get(&target, &key).ok().flatten(),
+                    others: spool.names().is_ok_and(|names| !names.is_empty()),
+                });
+                let _ = answer.send(look.await.unwrap_or_default());
+            });
+        }
+        waiting
+    }
+
+    /// Pushes a run's progress; returns whether a push may be on its way whose answer we have not seen.
+    async fn progress(&self, client: &PushClient, report: &Report, unsettled: bool) -> bool {
+        let url = &self.target;
+        let attempt = tokio::time::timeout(PROGRESS_MAX, self.push_once(client, report, false));
+        tokio::select! {
+            result = attempt => match result {
+                Ok(Ok(())) => return false,
+                Ok(Err(error)) => {
+                    debug!(%url, %error, "progress not pushed");
+                    return unsettled | error.is_unanswered();
+                }
+                Err(_) => debug!(%url, "progress not pushed in time"),
+            },
+            () = grace(self.inbox.clone()) => debug!(%url, "progress not pushed before the end"),
+        }
+        true
+    }
+
+    /// Pushes a report, and without the command's metrics if the server finds fault with it.
+    async fn push_once(&self, client: &PushClient, report: &Report, is_last: bool) -> Result<(), PushError> {
+        let key = &self.sinks.key;
+        match client.post(key, body(&report.families)).await {
+            Err(error) if error.is_bad_request() => match &report.without_command {
+                Some(families) => {
+                    if is_last {
+                        warn!(url = %client.target(), %error, "the command's metrics were refused, pushing without them");
+                    }
+                    client.post(key, body(families)).await
+                }
+                None => Err(error),
+            },
+            result => result,
+        }
+    }
+
+    /// Sees the last report off.
+    async fn finish(
+        &self,
+        client: Result<PushClient, PushError>,
+        report: &Report,
+        waiting: Waiting,
+        unsettled: bool,
+        is_flushed: bool,
+    ) -> bool {
+        let start = Instant::now();
+        let mut keeping = Keeping::new(self, report);
+        let mut attempts = Attempts { count: 0, last: None };
+        let result = match client {
+            Err(error) => Err(Some(error)),
+            Ok(client) => {
+                let result = self.insist(&client, report, &waiting, &mut attempts, &mut keeping).await;
+                if result.is_ok() {
+                    self.after_delivery(&client, report, waiting, unsettled, is_flushed, &keeping).await;
+                }
+                result
+            }
+        };
+        let took = humantime::format_duration(round(start.elapsed()));
+        let (url, attempts) = (&self.target, attempts.count);
+        match result {
+            Ok(()) => {
+                info!(%url, attempts, %took, "pushed");
+                true
+            }
+            Err(error) => {
+                let kept = match &error {
+                    Some(error) if !error.is_worth_keeping() => "it is lost".to_owned(),
+                    _ => keeping.end(time_left(&self.inbox) + SPOOL_SLACK).await,
+                };
+                let error = error.map_or_else(|| "no answer".to_owned(), |error| error.to_string());
+                error!(%url, error, attempts, %took, kept, "the result of the run could not be pushed");
+                false
+            }
+        }
+    }
+
+    /// Tries until it works, it is clear that it will not, or the time is over.
+    async fn insist(
+        &self,
+        client: &PushClient,
+        report: &Report,
+        waiting: &Waiting,
+        attempts: &mut Attempts,
+        keeping: &mut Keeping,
+    ) -> Result<(), Option<PushError>> {
+        let merged = waiting.own.as_ref().map(|own| own.merged_with(&keeping.entry).body);
+        let slow = tokio::time::sleep(SPOOL_AFTER.min(time_left(&self.inbox) / 2));
+        tokio::pin!(slow);
+        let result = {
+            let run = attempts.run(self, client, report, merged, keeping.started.clone());
+            tokio::pin!(run);
+            let over = deadline(self.inbox.clone());
+            tokio::pin!(over);
+            loop {
+                tokio::select! {
+                    result = &mut run => break Some(result),
+                    () = &mut over => break None,
+                    () = &mut slow, if !keeping.is_begun() => keeping.begin(),
+                    () = keeping.started.notified(), if !keeping.is_begun() => keeping.begin(),
+                }
+            }
+        };
+        result.unwrap_or_else(|| Err(attempts.last.take()))
+    }
+
+    /// What remains to be done when the server has taken the last report.
+    async fn after_delivery(
+        &self,
+        client: &PushClient,
+        report: &Report,
+        waiting: Waiting,
+        unsettled: bool,
+        is_flushed: bool,
+        keeping: &Keeping,
+    ) {
+        let more = async {
+            if unsettled {
+                // An earlier report may still arrive, and after this one.
+                tokio::time::sleep(SETTLE).await;
+                let again = self.push_once(client, report, false).await;
+                debug!(url = %self.target, ok = again.is_ok(), "pushed again");
+            }
+            if waiting.own.is_some() || keeping.is_begun() {
+                keeping.undo().await;
+            }
+            if let Some(spool) = self.sinks.spool.clone().filter(|_| waiting.others && !is_flushed) {
+                let _ = tokio::time::timeout(FLUSH_MAX, flush(spool, Some(self.target.clone()))).await;
+            }
+        };
+        tokio::select! {
+            () = more => {}
+            () = deadline(self.inbox.clone()) => {}
+        }
+    }
+}
+
+/// Ends some time after the last report has come in.
+async fn grace(mut inbox: watch::Receiver<Order>) {
+    let ended = inbox.wait_for(|order| order.deadline.is_some()).await.is_ok();
+    if !ended {
+        std::future::pending::<()>().await;
+    }
+    tokio::time::sleep(PROGRESS_GRACE.min(time_left(&inbox) / 2)).await;
+}
+
+fn round(duration: Duration) -> Duration {
+    Duration::from_millis(u64::try_from(duration.as_millis()).unwrap_or(u64::MAX))
+}
+
+/// A report on its way into the spool, which begins before the time is over, so that it is there when it is.
+struct Keeping {
+    spool: Option<Arc<Spool>>,
+    entry: Entry,
+    /// Told when an attempt has failed.
+    started: Arc<tokio::sync::Notify>,
+    written: Option<watch::Receiver<Option<Result<(), String>>>>,
+}
+
+impl Keeping {
+    fn new(lane: &Lane, report: &Report) -> Self {
+        let entry = Entry {
+            target: lane.target.clone(),
+            access: lane.sinks.access.clone(),
+            key: lane.sinks.key.clone(),
+            body: body(&report.families),
+            at_micros: report.at_micros,
+        };
+        Self { spool: lane.sinks.spool.clone(), entry, started: Arc::default(), written: None }
+    }
+
+    fn is_begun(&self) -> bool {
+        self.written.is_some()
+    }
+
+    fn begin(&mut self) {
+        let (answer, written) = watch::channel(None);
+        self.written = Some(written);
+        if let Some(spool) = self.spool.clone() {
+            let entry = self.entry.clone();
+            tokio::spawn(async move {
+                let result = beside(move || spool.put(&entry)).await.flatten();
+                let _ = answer.send(Some(result.map_err(|error| error.to_string())));
+            });
+        }
+    }
+
+    /// Waits until it is written; tells what to expect.
+    async fn end(&mut self, time: Duration) -> String {
+        if !self.is_begun() {
+            self.begin();
+        }
+        let Some(spool) = &self.spool else { return "it is lost, see --spool-dir".to_owned() };
+        let dir = spool.dir().display().to_string();
+        let Some(written) = &mut self.written else { return "it is lost".to_owned() };
+        let result = tokio::time::timeout(time, written.wait_for(Option::is_some)).await;
+        match result
+            .as_ref()
+            .ok()
+            .and_then(|written| written.as_ref().ok())
+            .and_then(|written| written.as_ref())
+        {
+            Some(Ok(())) => format!("in {dir} for the next run"),
+            Some(Err(error)) => format!("it is lost, {dir} cannot take it: {error}"),
+            None => format!("it is lost, {dir} does not answer"),
+        }
+    }
+
+    /// Takes out again what has been delivered, when it is there.
+    async fn undo(&self) {
+        if let Some(mut written) = self.written.clone() {
+            let _ = written.wait_for(Option::is_some).await;
+        }
+        if let Some(spool) = self.spool.clone() {
+            let entry = self.entry.clone();
+            let removed = beside(move || spool.remove(&entry)).await.flatten();
+            if let Err(error) = removed {
+                warn!(%error, "what has been pushed could not be taken out of the spool");
+            }
+        }
+    }
+}
+
+struct Attempts {
+    count: u32,
+    last: Option<PushError>,
+}
+
+impl Attempts {
+    /// Tries until it works, or until it is clear that it will not. With what waited in the spool, unless the server finds
+    /// fault with that.
+    async fn run(
+        &mut self,
+        lane: &Lane,
+        client: &PushClient,
+        report: &Report,
+        mut merged: Option<bytes::Bytes>,
+        failed: Arc<tokio::sync::Notify>,
+    ) -> Result<(), Option<PushError>> {
+        let mut backoff = Backoff::new();
+        loop {
+            self.count += 1;
+            let attempt_max = (time_left(&lane.inbox) / ATTEMPT_PARTS).max(ATTEMPT_MIN);
+            let push = async {
+                match &merged {
+                    Some(body) => client.post(&lane.sinks.key, body.clone()).await,
+                    None => lane.push_once(client, report, true).await,
+                }
+            };
+            let error = match tokio::time::timeout(attempt_max, push).await {
+                Ok(Ok(())) => return Ok(()),
+                Ok(Err(error)) if error.is_bad_request() && merged.take().is_some() => continue,
+                Ok(Err(error)) if !error.is_retryable() => return Err(Some(error)),
+                Ok(Err(error)) => error,
+                Err(_) => PushError::NoAnswer("no answer in time".to_owned()),
+            };
+            failed.notify_one();
+            debug!(url = %lane.target, %error, attempt = self.count, "push failed");
+            let pause = backoff.pause(random(), error.retry_after());
+            if pause >= time_left(&lane.inbox) {
+                return Err(Some(error));
+            }
+            self.last = Some(error);
+            tokio::time::sleep(pause).await;
+        }
+    }
+}
+
+/// A number from 0 to 1 that differs from process to process.
+fn random() -> f64 {
+    use std::hash::{BuildHasher as _, RandomState};
+    RandomState::new().hash_one(Instant::now()) as f64 / u64::MAX as f64
+}

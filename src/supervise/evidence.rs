@@ -1,0 +1,107 @@
+//! What is found out about runs that were killed, and left behind for the run after this one, on a thread of its own: the
+//! file system may hang.
+
+use std::path::PathBuf;
+use std::sync::mpsc::{Receiver, channel};
+use std::time::Duration;
+
+use chrono::{DateTime, Utc};
+use nix::unistd::Pid;
+
+use super::process::ProcessId;
+use super::record::{Noted, Record, lost_run};
+use crate::config::DeliveryConfig;
+use crate::deliver::SpoolPlace;
+use crate::grouping::GroupingKey;
+
+/// How long the end of a run waits for it.
+const WAIT_MAX: Duration = Duration::from_millis(100);
+
+/// What is found out, and when.
+#[derive(Debug)]
+pub enum Evidence {
+    /// Nothing has been asked.
+    Unasked(SpoolPlace),
+    /// The answer is awaited.
+    Asked(Receiver<Found>),
+    /// The answer has come, and what was left behind is to be taken away.
+    Known(Option<Record>),
+}
+
+/// An answer.
+#[derive(Debug)]
+pub struct Found {
+    lost: Option<DateTime<Utc>>,
+    record: Option<Record>,
+}
+
+impl Evidence {
+    /// Nothing is left behind, and so nothing found, where nothing is to be kept or sent.
+    pub fn new(delivery: &DeliveryConfig) -> Self {
+        if delivery.dry_run { Self::Known(None) } else { Self::Unasked(delivery.spool.clone()) }
+    }
+
+    /// Whether it has been asked.
+    pub fn is_begun(&self) -> bool {
+        !matches!(self, Self::Unasked(_))
+    }
+
+    /// Asks, and leaves a record of a run that goes on: its name, its start, its command. `beside` is done on the same
+    /// thread, last.
+    pub fn gather(
+        &mut self,
+        key: &GroupingKey,
+        run: Option<(&str, DateTime<Utc>, Option<Pid>)>,
+        beside: impl FnOnce() + Send + 'static,
+    ) {
+        let Self::Unasked(place) = self else { return };
+        let (place, key) = (place.clone(), key.clone());
+        let run = run.map(|(id, start, command)| (id.to_owned(), start, command));
+        let (answer, found) = channel();
+        let asked = std::thread::Builder::new().name("evidence".to_owned()).spawn(move || {
+            // Nobody waits any more after the end.
+            let _ = answer.send(find(place.directory(), &key, run));
+            beside();
+        });
+        *self = if asked.is_ok() { Self::Asked(found) } else { Self::Known(None) };
+    }
+
+    /// When the last run whose end nobody saw had started, as soon as that is known; at the end of the run it is waited for.
+    pub fn lost_run(&mut self, at_end: bool) -> Option<DateTime<Utc>> {
+        let Self::Asked(found) = self else { return None };
+        let wait = if at_end { WAIT_MAX } else { Duration::ZERO };
+        let found = found.recv_timeout(wait).ok()?;
+        *self = Self::Known(found.record);
+        found.lost
+    }
+
+    /// Takes away what was left behind.
+    pub fn end(self) {
+        let record = match self {
+            Self::Unasked(_) => None,
+            Self::Asked(found) => found.recv_timeout(WAIT_MAX).ok().and_then(|found| found.record),
+            Self::Known(record) => record,
+        };
+        if let Some(record) = record {
+            let (done, ended) = channel();
+            let ending = std::thread::Builder::new().spawn(move || {
+                record.end();
+                let _ = done.send(());
+            });
+            if ending.is_ok() {
+                let _ = ended.recv_timeout(WAIT_MAX);
+            }
+        }
+    }
+}
+
+fn find(dir: Option<PathBuf>, key: &GroupingKey, run: Option<(String, DateTime<Utc>, Option<Pid>)>) -> Found {
+    let Some(dir) = dir else { return Found { lost: None, record: None } };
+    let lost = lost_run(&dir, key);
+    let record = run.and_then(|(id, start, command)| {
+        let noted = Noted { start, command: command.and_then(ProcessId::of) };
+        // Without a record the next run does not notice if we are killed; that is no reason to disturb this one.
+        Record::write(&dir, key, &id, &noted).ok()
+    });
+    Found { lost, record }
+}

@@ -1,0 +1,3 @@
+//! Commands beside the two faces.
+
+pub mod spool;
