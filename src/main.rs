@@ -87,6 +87,13 @@ impl Surroundings for Machine {
         std::env::var_os(name)
     }
 
+    fn variables(&self, prefix: &str) -> Vec<(String, OsString)> {
+        let named = |(name, value): (OsString, OsString)| {
+            Some((name.to_str().filter(|name| name.starts_with(prefix))?.to_owned(), value))
+        };
+        std::env::vars_os().filter_map(named).collect()
+    }
+
     fn host_name(&self) -> Option<String> {
         nix::unistd::gethostname().ok().map(|name| name.to_string_lossy().into_owned())
     }

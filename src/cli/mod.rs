@@ -4,6 +4,7 @@
 //! file: `--push-url` is `JOBMON_PUSH_URL` and `push-url = …`.
 
 mod options;
+mod quick;
 
 use std::collections::BTreeMap;
 use std::ffi::OsString;
@@ -25,7 +26,7 @@ pub enum Call {
 }
 
 /// A call of the supervisor.
-#[derive(Debug)]
+#[derive(Debug, PartialEq, Eq)]
 pub struct RunCall {
     /// The options that were given.
     pub given: Given,
@@ -110,6 +111,14 @@ pub fn parse(args: Vec<OsString>) -> Result<Call, clap::Error> {
     if face == "run" {
         args.remove(1);
     }
+    match quick::read(args.get(1..).unwrap_or_default()) {
+        Some(call) => Ok(Call::Run(call)),
+        None => parse_run(args).map(Call::Run),
+    }
+}
+
+/// Reads any call of the supervisor, and says what is wrong with it.
+fn parse_run(args: Vec<OsString>) -> Result<RunCall, clap::Error> {
     let matches = run_command().try_get_matches_from(args)?;
     let call = run_call(&matches);
     // Values may begin with dashes, but `--` is where the command begins, and the value has been forgotten.
@@ -117,7 +126,7 @@ pub fn parse(args: Vec<OsString>) -> Result<Call, clap::Error> {
         let message = format!("a value is required for '--{name}' but none was supplied");
         return Err(run_command().error(ErrorKind::InvalidValue, message));
     }
-    Ok(Call::Run(call))
+    Ok(call)
 }
 
 fn run_command() -> Command {
@@ -305,6 +314,37 @@ mod tests {
             &["--job", "--", "y"],
         ] {
             assert!(parse_words(words).is_err(), "{words:?}");
+        }
+    }
+
+    proptest::proptest! {
+        /// What the quick reader understands, the other one understands alike.
+        #[test]
+        fn both_readers_agree(words in proptest::collection::vec(
+            proptest::sample::select(vec![
+                "--job", "--job=", "--job=x", "--instance", "--instance=i", "--label", "a=b", "--label=c=d", "--no-push",
+                "--no-push=1", "--", "-v", "-q", "-vq", "-vv", "-x", "-", "ls", "--l", "--timeout", "5", "", "--lock",
+                "--lock=--", "--help", "run", "--job=--", "--nonsense",
+            ]),
+            0..7,
+        )) {
+            let args: Vec<OsString> = words.iter().map(OsString::from).collect();
+            if let Some(call) = quick::read(&args) {
+                let all = std::iter::once(OsString::from("jobmon")).chain(args).collect();
+                proptest::prop_assert_eq!(parse_run(all).ok(), Some(call));
+            }
+        }
+    }
+
+    #[test]
+    fn plain_calls_are_read_quickly() {
+        for words in [
+            &["ls", "-l"][..],
+            &["--", "-l"],
+            &["--job", "x", "--label=a=b", "--lock", "--timeout=5", "--no-push", "-v", "--", "x"],
+        ] {
+            let args: Vec<OsString> = words.iter().map(OsString::from).collect();
+            assert!(quick::read(&args).is_some(), "{words:?}");
         }
     }
 

@@ -176,6 +176,8 @@ pub struct SpoolConfig {
 pub trait Surroundings {
     /// A variable of the environment.
     fn variable(&self, name: &str) -> Option<OsString>;
+    /// All variables whose names begin with this.
+    fn variables(&self, prefix: &str) -> Vec<(String, OsString)>;
     /// This machine's name.
     fn host_name(&self) -> Option<String>;
     /// The text of a configuration file.
@@ -378,6 +380,11 @@ mod tests {
     impl Surroundings for World<'_> {
         fn variable(&self, name: &str) -> Option<OsString> {
             self.0.iter().find(|(n, _)| *n == name).map(|(_, v)| OsString::from(v))
+        }
+
+        fn variables(&self, prefix: &str) -> Vec<(String, OsString)> {
+            let named = self.0.iter().filter(|(name, _)| name.starts_with(prefix));
+            named.map(|(name, value)| ((*name).to_owned(), OsString::from(value))).collect()
         }
 
         fn host_name(&self) -> Option<String> {

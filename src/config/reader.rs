@@ -11,6 +11,7 @@ use crate::cli::{About, Given, RunOption, Takes};
 /// Options whose values may hold secrets.
 pub(super) const PUSH_URL: &str = "push-url";
 const SECRET: [&str; 3] = [PUSH_URL, "push-header", "push-proxy"];
+const VARIABLE_PREFIX: &str = "JOBMON_";
 /// Where configuration is looked for if nobody says otherwise: the machine's ...
 const SYSTEM_FILE: &str = "/etc/jobmon/jobmon.toml";
 /// ... and the user's, below `$XDG_CONFIG_HOME` or `$HOME/.config` (XDG Base Directory Specification).
@@ -19,6 +20,8 @@ const USER_FILE: &str = "jobmon/jobmon.toml";
 pub(super) struct Reader<'a> {
     given: Given,
     surroundings: &'a dyn Surroundings,
+    /// Our variables, most often none; an empty one is none.
+    variables: Vec<(String, OsString)>,
     /// The one that counts first is first.
     files: Vec<Settings>,
     pub(super) warnings: Vec<Warning>,
@@ -33,7 +36,9 @@ struct Source {
 
 impl<'a> Reader<'a> {
     pub(super) fn new(given: Given, surroundings: &'a dyn Surroundings) -> Self {
-        Self { given, surroundings, files: Vec::new(), warnings: Vec::new(), wrong: None }
+        let mut variables = surroundings.variables(VARIABLE_PREFIX);
+        variables.retain(|(_, value)| !value.is_empty());
+        Self { given, surroundings, variables, files: Vec::new(), warnings: Vec::new(), wrong: None }
     }
 
     /// Reads the configuration files for a job.
@@ -84,7 +89,7 @@ impl<'a> Reader<'a> {
 
     /// Whether a variable was set for this command by a supervisor around us, about itself.
     fn is_outer(&self, name: &str) -> bool {
-        ["job", "metrics"].contains(&name) && self.surroundings.variable("JOBMON_RUN_ID").is_some()
+        ["job", "metrics"].contains(&name) && self.variables.iter().any(|(name, _)| name == "JOBMON_RUN_ID")
     }
 
     pub(super) fn is_given(&self, name: &str) -> bool {
