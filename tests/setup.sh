@@ -5,7 +5,7 @@
 set -eu
 cd "$(dirname "$0")/.."
 peers="$PWD/target/peers"
-done_mark="$peers/.done-5"
+done_mark="$peers/.done-6"
 [ -e "$done_mark" ] && exit 0
 
 as_root() { if [ "$(id -u)" = 0 ]; then "$@"; else sudo "$@"; fi; }
@@ -15,7 +15,7 @@ mkdir -p "$peers/download"
 echo "tests/setup.sh: fetching what the tests start" >&2
 as_root apt-get update -q >&2
 missing=
-for tool in curl:curl python3:python3 pip3:python3-pip strace:strace unshare:util-linux; do
+for tool in curl:curl python3:python3 pip3:python3-pip strace:strace unshare:util-linux cc:gcc openssl:openssl faketime:faketime tinyproxy:tinyproxy-bin; do
     command -v "${tool%%:*}" >/dev/null || missing="$missing ${tool##*:}"
 done
 # shellcheck disable=SC2086

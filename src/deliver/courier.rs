@@ -85,6 +85,21 @@ impl Courier {
         Ok(Self { orders })
     }
 
+    /// Delivers a last report on this thread, where there can be no other one. It takes no longer than until the deadline;
+    /// tells whether everything has arrived.
+    pub fn deliver_here(sinks: Sinks, report: Report, deadline: Instant) -> bool {
+        let order = Order { report: Some(Arc::new(report)), deadline: Some(deadline) };
+        let (_orders, mut inbox) = watch::channel(order);
+        inbox.mark_changed();
+        match tokio::runtime::Builder::new_current_thread().enable_all().build() {
+            Ok(runtime) => runtime.block_on(deliver(sinks, inbox, || ())),
+            Err(error) => {
+                error!(%error, "cannot deliver anything");
+                false
+            }
+        }
+    }
+
     /// Delivers a report if nothing newer comes; once, without insisting.
     pub fn progress(&self, report: Report) {
         self.orders.send_modify(|order| order.report = Some(Arc::new(report)));

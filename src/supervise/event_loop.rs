@@ -54,6 +54,8 @@ pub(super) struct Supervision<'a> {
     pub(super) last: Option<(Outcome, Instant)>,
     pub(super) usage: Usage,
     pub(super) delivery: Delivery,
+    /// Whether everything has arrived that this thread had to deliver itself.
+    pub(super) arrived_here: Option<bool>,
     pub(super) shower: Option<Shower>,
     /// What is told when the command runs.
     pub(super) complaints: Vec<String>,
@@ -278,7 +280,7 @@ impl Supervision<'_> {
         match Inbox::make(self.config.metrics) {
             Ok(inbox) => self.inbox = inbox,
             Err(error) => self.complaints.push(format!(
-                "the command's metrics cannot be taken: no directory for a fifo, set TMPDIR or --metrics off error={error}"
+                "the command's metrics cannot be taken: no directory for a fifo, set TMPDIR or --metrics off: {error}"
             )),
         }
         match Output::prepare(self.config.control.output) {

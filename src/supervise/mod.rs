@@ -132,6 +132,7 @@ fn supervision<'a>(
         last: None,
         usage: reap::Usage::default(),
         delivery: Delivery::new(config),
+        arrived_here: None,
         shower: None,
         complaints: Vec::new(),
     }

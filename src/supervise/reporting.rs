@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 use chrono::Utc;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::eventfd::{EfdFlags, EventFd};
-use tracing::{error, warn};
+use tracing::warn;
 
 use super::collect::Collected;
 use super::event_loop::Supervision;
@@ -80,14 +80,8 @@ impl Delivery {
         match std::mem::replace(self, Self::Nowhere) {
             Self::Ready(mut sinks) => {
                 sinks.spool = config.delivery.spool.directory().map(|dir| Arc::new(Spool::new(dir)));
-                match started(sinks.clone()) {
-                    Ok(delivery) => *self = delivery,
-                    Err(error) => {
-                        // There may be a thread for the next report.
-                        *self = Self::Ready(sinks);
-                        error!(%error, "a report cannot be delivered: there is no thread for it");
-                    }
-                }
+                // Where there is no thread for him now, there may be one for the next report.
+                *self = started(sinks.clone()).unwrap_or(Self::Ready(sinks));
             }
             other => *self = other,
         }
@@ -121,7 +115,7 @@ impl Supervision<'_> {
     pub(super) fn exit_code(&self, outcome: Outcome) -> u8 {
         let is_lost = match &self.delivery {
             Delivery::Started { arrived, .. } => *arrived != Some(true),
-            Delivery::Ready(_) => true,
+            Delivery::Ready(_) => self.arrived_here != Some(true),
             Delivery::Nowhere | Delivery::DryRun(_) => false,
         };
         let code = outcome.exit_code();
@@ -217,6 +211,9 @@ impl Supervision<'_> {
             (Delivery::Started { courier, .. }, Some(deadline)) => courier.finish(report(), deadline),
             (Delivery::Started { courier, .. }, None) => courier.progress(report()),
             (Delivery::DryRun(sinks), _) => logging::print(&courier::describe(sinks, &report())),
+            (Delivery::Ready(sinks), Some(deadline)) => {
+                self.arrived_here = Some(Courier::deliver_here(sinks.clone(), report(), deadline));
+            }
             (Delivery::Nowhere | Delivery::Ready(_), _) => {}
         }
     }
