@@ -1,27 +1,11 @@
 //! What is shipped, and the examples.
 
 use std::fs;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::process::{Command, Stdio};
 
 use crate::harness::peers::{Suite, free_port, prometheus, python};
-use crate::harness::{Process, gateway, http, project, sample, temporary_directory, wait_for};
-
-/// The static binary that `make test` has built.
-fn static_binary() -> PathBuf {
-    let path = std::env::var_os("JOBMON_STATIC").map_or_else(
-        || {
-            let output = Command::new("sh")
-                .arg(project().join("packaging/build-static.sh"))
-                .output()
-                .expect("sh is there");
-            String::from_utf8_lossy(&output.stdout).trim().into()
-        },
-        PathBuf::from,
-    );
-    assert!(path.is_file(), "{}", path.display());
-    path
-}
+use crate::harness::{Process, gateway, http, project, sample, static_binary, temporary_directory, wait_for};
 
 /// Runs the program in a directory that holds nothing but what the test puts there.
 fn in_empty_root(root: &Path, arguments: &[&str]) -> Command {

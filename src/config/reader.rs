@@ -57,9 +57,7 @@ impl<'a> Reader<'a> {
         for path in files {
             match self.surroundings.read(&path) {
                 Ok(text) => self.files.push(Settings::read(&path, &text, job, &mut self.warnings)),
-                Err(error) if is_named || error.kind() != std::io::ErrorKind::NotFound => {
-                    self.cannot_read(&path, &error);
-                }
+                Err(error) if is_named || !is_no_file(&path, &error) => self.cannot_read(&path, &error),
                 Err(_) => {}
             }
         }
@@ -151,6 +149,13 @@ impl<'a> Reader<'a> {
         }
         Some(value.into())
     }
+}
+
+/// Whether it is as if there were no file: also where `$HOME` is that of somebody else, as it often is behind sudo(8).
+fn is_no_file(path: &Path, error: &std::io::Error) -> bool {
+    use std::io::ErrorKind::{NotADirectory, NotFound, PermissionDenied};
+    [NotFound, NotADirectory].contains(&error.kind())
+        || (error.kind() == PermissionDenied && path != Path::new(SYSTEM_FILE))
 }
 
 /// The values in a variable.

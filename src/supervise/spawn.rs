@@ -11,6 +11,7 @@ use std::os::unix::ffi::{OsStrExt as _, OsStringExt as _};
 
 use nix::errno::Errno;
 use nix::fcntl::{FcntlArg, fcntl};
+use nix::sys::signal::{SigSet, Signal};
 use nix::unistd::{ForkResult, Pid, fork, getpgid, setpgid};
 
 use super::outcome::Outcome;
@@ -158,10 +159,20 @@ extern "C" fn child_main(plan: *mut c_void) -> c_int {
             }
         }
     }
+    forget_stops();
     start.inherited.restore();
     plan.failure = plan.image.execute();
     // SAFETY: it ends the process without running what belongs to the parent.
     unsafe { libc::_exit(i32::from(SpawnError::Exec(plan.failure).outcome().exit_code())) }
+}
+
+/// Takes away a stop that came to us both while the child was in our group: stopped now, it would keep its parent waiting, who
+/// could not continue it. The parent passes its own one on later.
+fn forget_stops() {
+    let stops = SigSet::from_iter([Signal::SIGTSTP, Signal::SIGTTIN, Signal::SIGTTOU]);
+    let at_once = libc::timespec { tv_sec: 0, tv_nsec: 0 };
+    // SAFETY: both pointers are to valid values, and null asks for nothing.
+    while unsafe { libc::sigtimedwait(stops.as_ref(), std::ptr::null_mut(), &raw const at_once) } > 0 {}
 }
 
 /// Becomes the command, unsupervised: the last resort when there is no way to supervise it. Returns only if that fails too.

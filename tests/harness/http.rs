@@ -72,6 +72,25 @@ pub fn exchange(host: &str, bytes: &[u8], is_head: bool) -> std::io::Result<Answ
         .ok_or_else(|| std::io::Error::other(format!("no answer: {}", answer.escape_ascii())))
 }
 
+/// Forwards connections of a socket to a server, for as long as the process lives.
+pub fn forward(socket: &std::path::Path, url: &str) -> std::thread::JoinHandle<()> {
+    let listener = std::os::unix::net::UnixListener::bind(socket).expect("bound");
+    let host = split(url).0.to_owned();
+    std::thread::spawn(move || {
+        for client in listener.incoming().flatten() {
+            let server = TcpStream::connect(&host).expect("it is up");
+            let (mut from, mut to) =
+                (client.try_clone().expect("copied"), server.try_clone().expect("copied"));
+            std::thread::spawn(move || {
+                let _ = std::io::copy(&mut from, &mut to);
+                let _ = to.shutdown(std::net::Shutdown::Write);
+            });
+            let (mut from, mut to) = (server, client);
+            let _ = std::io::copy(&mut from, &mut to);
+        }
+    })
+}
+
 fn parse(answer: &[u8], is_head: bool) -> Option<Answer> {
     let end = answer.windows(4).position(|w| w == b"\r\n\r\n")?;
     let head = String::from_utf8_lossy(&answer[..end]).into_owned();

@@ -170,6 +170,22 @@ pub fn temporary_directory() -> tempfile::TempDir {
     tempfile::Builder::new().prefix("jobmon-test-").tempdir().expect("a directory")
 }
 
+/// The static binary that `make test` has built.
+pub fn static_binary() -> PathBuf {
+    let path = std::env::var_os("JOBMON_STATIC").map_or_else(
+        || {
+            let output = Command::new("sh")
+                .arg(project().join("packaging/build-static.sh"))
+                .output()
+                .expect("sh is there");
+            String::from_utf8_lossy(&output.stdout).trim().into()
+        },
+        PathBuf::from,
+    );
+    assert!(path.is_file(), "{}", path.display());
+    path
+}
+
 /// The root of the project.
 pub fn project() -> PathBuf {
     env!("CARGO_MANIFEST_DIR").into()

@@ -65,7 +65,8 @@ pub fn pushgateway_with(suite: Suite, flags: &[&str]) -> Server {
     let port = free_port();
     let mut command = Command::new(program(suite, "prometheus-pushgateway"));
     command.arg(format!("--web.listen-address=127.0.0.1:{port}")).arg("--persistence.file=").args(flags);
-    serve(&mut command, port, temporary_directory(), "/-/ready")
+    let prefix = flags.iter().find_map(|flag| flag.strip_prefix("--web.route-prefix=")).unwrap_or_default();
+    serve(&mut command, port, temporary_directory(), &format!("{prefix}/-/ready"))
 }
 
 /// A real node exporter that reads textfiles and nothing else.
@@ -107,6 +108,43 @@ impl Server {
 
     pub fn metrics(&self) -> String {
         http::get(&format!("{}/metrics", self.url)).text()
+    }
+}
+
+/// A real proxy.
+pub struct Proxy {
+    _process: Process,
+    pub url: String,
+    log: PathBuf,
+    _directory: tempfile::TempDir,
+}
+
+/// Starts tinyproxy.
+pub fn tinyproxy() -> Proxy {
+    let directory = temporary_directory();
+    let (config, log) = (directory.path().join("config"), directory.path().join("log"));
+    let port = free_port();
+    let text = format!(
+        "Port {port}\nListen 127.0.0.1\nLogFile \"{}\"\nLogLevel Connect\nMaxClients 10\n",
+        log.display()
+    );
+    fs::write(&config, text).expect("writable");
+    let child = Command::new("tinyproxy")
+        .arg("-d")
+        .arg("-c")
+        .arg(&config)
+        .stdout(Stdio::null())
+        .stderr(Stdio::null())
+        .spawn();
+    let process = Process(child.expect("tests/setup.sh installs it"));
+    wait_for("the proxy", || std::net::TcpStream::connect(("127.0.0.1", port)).ok());
+    Proxy { _process: process, url: format!("http://127.0.0.1:{port}"), log, _directory: directory }
+}
+
+impl Proxy {
+    /// How many requests it has seen.
+    pub fn served(&self) -> usize {
+        fs::read_to_string(&self.log).unwrap_or_default().matches("Request (").count()
     }
 }
 
