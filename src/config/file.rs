@@ -32,10 +32,11 @@ pub(super) struct Setting {
 impl Settings {
     /// Reads a file for a job. What makes no sense is told and passed over, the rest counts.
     pub(super) fn read(path: &Path, text: &str, job: &str, warnings: &mut Vec<Warning>) -> Self {
-        let mut reader = FileReader { path, text, warnings };
+        let mut reader = FileReader { path, text, warnings, bad_lines: Vec::new() };
         let (table, errors) = DeTable::parse_recoverable(text);
         for error in errors {
             let at = error.span().map_or(0, |span| span.start);
+            reader.bad_lines.push(reader.line(at));
             let problem = error.message().lines().next().unwrap_or_default().to_owned();
             reader.warn(at, "", format!("{problem}; the file is TOML, see https://toml.io"));
         }
@@ -58,12 +59,18 @@ struct FileReader<'a> {
     path: &'a Path,
     text: &'a str,
     warnings: &'a mut Vec<Warning>,
+    /// Lines that make no sense: what was made of them counts for nothing.
+    bad_lines: Vec<usize>,
 }
 
 impl FileReader<'_> {
+    fn line(&self, at: usize) -> usize {
+        let before = self.text.get(..at).unwrap_or_default();
+        before.matches('\n').count() + 1
+    }
+
     fn place(&self, at: usize, key: &str) -> String {
-        let before = self.text.as_bytes().get(..at).unwrap_or_default();
-        let line = before.iter().filter(|b| **b == b'\n').count() + 1;
+        let line = self.line(at);
         format!("{}:{line}{}{key}", self.path.display(), if key.is_empty() { "" } else { ": " })
     }
 
@@ -108,6 +115,9 @@ impl FileReader<'_> {
         value: &Spanned<DeValue<'_>>,
     ) {
         let (name, at) = (key.get_ref().as_ref(), key.span().start);
+        if self.bad_lines.contains(&self.line(at)) {
+            return;
+        }
         let Some(option) = RunOption::named(name).filter(|option| !FLAGS_ONLY.contains(&option.name)) else {
             return self.warn(at, name, unknown(name));
         };

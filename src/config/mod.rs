@@ -225,7 +225,7 @@ pub fn run_config(
     let job = reader.one("job", values::job_name).unwrap_or_else(|| values::default_job(&call.command[0]));
     reader.read_files(&job);
     let mut grouping = reader.many("grouping", values::grouping_label);
-    if let Some(instance) = reader.one("instance", values::text) {
+    if let Some(instance) = reader.any("instance", values::text) {
         let name = if instance.is_empty() { surroundings.host_name() } else { Some(instance) };
         grouping.extend(name.map(|name| ("instance".to_owned(), name)));
     }
@@ -281,7 +281,7 @@ fn control(reader: &mut Reader<'_>, surroundings: &dyn Surroundings, key: &Group
         success_codes: reader
             .one("success-codes", values::success_codes)
             .unwrap_or_else(|| SuccessCodes(vec![0..=0])),
-        lock: reader.one("lock", values::lock),
+        lock: reader.any("lock", values::lock),
         lock_wait: reader.one("lock-wait", values::duration).unwrap_or_default(),
         start_delay: if jitter.is_zero() { jitter } else { start_delay(jitter, surroundings, key) },
         output: reader.one("output", values::output_mode).unwrap_or(OutputMode::Inherit),
@@ -298,8 +298,8 @@ fn start_delay(jitter: Duration, surroundings: &dyn Surroundings, key: &Grouping
 
 fn timetable(reader: &mut Reader<'_>) -> Timetable {
     Timetable {
-        schedule: reader.one("schedule", values::text),
-        timezone: reader.one("timezone", values::text),
+        schedule: reader.any("schedule", values::text),
+        timezone: reader.any("timezone", values::text),
         every: reader.one("every", values::duration_or_none).flatten(),
         grace: reader.one("grace", values::duration).unwrap_or_default(),
     }
@@ -335,7 +335,7 @@ fn targets(reader: &mut Reader<'_>, other_sink: bool) -> Vec<Target> {
 
 fn access(reader: &mut Reader<'_>) -> Access {
     let access = Access {
-        username: reader.one("push-username", values::text),
+        username: reader.any("push-username", values::text),
         password_file: reader.path("push-password-file"),
         bearer_token_file: reader.path("push-bearer-token-file"),
         headers: reader.many("push-header", values::header),

@@ -133,6 +133,11 @@ impl<'a> Reader<'a> {
         self.many(name, judge).pop()
     }
 
+    /// A value that is never nonsense.
+    pub(super) fn any<T>(&mut self, name: &str, read: impl Fn(&str) -> T) -> Option<T> {
+        self.one(name, |text| Ok(read(text)))
+    }
+
     pub(super) fn flag(&mut self, name: &str) -> bool {
         self.one(name, boolean).unwrap_or(false)
     }

@@ -18,8 +18,8 @@ const PUSH_INTERVAL_MIN: Duration = Duration::from_millis(100);
 
 type Judged<T> = Result<T, String>;
 
-pub(super) fn text(text: &str) -> Judged<String> {
-    Ok(text.to_owned())
+pub(super) fn text(text: &str) -> String {
+    text.to_owned()
 }
 
 pub(super) fn job_name(text: &str) -> Judged<String> {
@@ -105,18 +105,18 @@ pub(super) fn success_codes(text: &str) -> Judged<SuccessCodes> {
     let ranges = text.split(',').map(|part| {
         let (first, last) = part.split_once('-').unwrap_or((part, part));
         let range = (first.trim().parse::<u8>().ok()?, last.trim().parse::<u8>().ok()?);
-        (range.0 <= range.1).then(|| range.0..=range.1)
+        (range.0 <= range.1).then_some(range.0..=range.1)
     });
     ranges.collect::<Option<Vec<_>>>().map(SuccessCodes).ok_or_else(problem)
 }
 
 /// An absolute path is a lock file; anything else is a name, and nothing at all the job's own.
-pub(super) fn lock(text: &str) -> Judged<LockName> {
-    Ok(match text {
+pub(super) fn lock(text: &str) -> LockName {
+    match text {
         "" => LockName::Job,
         path if path.starts_with('/') => LockName::File(path.into()),
         name => LockName::Named(name.to_owned()),
-    })
+    }
 }
 
 pub(super) fn metrics_mode(text: &str) -> Judged<MetricsMode> {

@@ -95,11 +95,10 @@ impl Access {
     fn header_map(&self, target: &Target) -> HeaderMap {
         let mut headers = HeaderMap::new();
         for (name, value) in &self.headers {
-            match (name.parse::<HeaderName>(), value.parse::<HeaderValue>()) {
-                (Ok(name), Ok(value)) => {
-                    headers.append(name, secret(value));
-                }
-                _ => warn!(name, "a header is left out of the pushes, see --push-header"),
+            if let (Ok(name), Ok(value)) = (name.parse::<HeaderName>(), value.parse::<HeaderValue>()) {
+                headers.append(name, secret(value));
+            } else {
+                warn!(name, "a header is left out of the pushes, see --push-header");
             }
         }
         // What a URL says about its user is more specific.

@@ -130,7 +130,7 @@ impl Spool {
         let name = entry.name();
         let _lock = self.lock(&name)?;
         let path = self.dir.join(&name);
-        let merged = match self.read(&path)? {
+        let merged = match Self::read(&path)? {
             Some(old) => old.merged_with(entry),
             None => entry.clone(),
         };
@@ -148,7 +148,7 @@ impl Spool {
     /// # Errors
     /// What the file system said.
     pub fn get(&self, target: &Target, key: &GroupingKey) -> io::Result<Option<Entry>> {
-        self.read(&self.dir.join(name(target, key)))
+        Self::read(&self.dir.join(name(target, key)))
     }
 
     /// Takes out what has been delivered, unless something else has come in its place.
@@ -162,7 +162,7 @@ impl Spool {
             return Ok(());
         }
         let _lock = self.lock(&name)?;
-        let is_same = self.read(&path)?.is_some_and(|entry| entry.at_micros <= delivered.at_micros);
+        let is_same = Self::read(&path)?.is_some_and(|entry| entry.at_micros <= delivered.at_micros);
         if is_same { fs::remove_file(path) } else { Ok(()) }
     }
 
@@ -190,7 +190,7 @@ impl Spool {
 
     /// The entry of a name; `None` if it has gone, or cannot be read, which is told.
     pub fn entry(&self, name: &str) -> Option<Entry> {
-        self.read(&self.dir.join(name)).unwrap_or_else(|error| {
+        Self::read(&self.dir.join(name)).unwrap_or_else(|error| {
             warn!(file = name, %error, "what is in the spool cannot be read");
             None
         })
@@ -239,7 +239,7 @@ impl Spool {
     }
 
     /// Reads an entry. `None` if there is none, or a damaged one, which is set aside, or one of somebody else.
-    fn read(&self, path: &Path) -> io::Result<Option<Entry>> {
+    fn read(path: &Path) -> io::Result<Option<Entry>> {
         let file = File::options().read(true).custom_flags(libc::O_NOFOLLOW | libc::O_NONBLOCK).open(path);
         let file = match file {
             Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
@@ -315,6 +315,7 @@ impl Entry {
     }
 
     /// What both say, the later one where they disagree.
+    #[must_use]
     pub fn merged_with(&self, other: &Self) -> Self {
         let (older, newer) = if self.at_micros <= other.at_micros { (self, other) } else { (other, self) };
         let parse = |entry: &Self| text::parse(&entry.body, Validation::Legacy).unwrap_or_default();
@@ -407,7 +408,7 @@ mod tests {
         assert_eq!(spool.get(&one.target, &one.key).expect("readable"), None);
         spool.put(&one).expect("written");
         assert_eq!(spool.get(&one.target, &one.key).expect("readable"), Some(one.clone()));
-        assert_eq!(entries(&spool), [one.clone()]);
+        assert_eq!(entries(&spool), std::slice::from_ref(&one));
         spool.remove(&one).expect("removed");
         spool.remove(&one).expect("nothing to remove");
         assert_eq!(spool.names().expect("readable"), [""; 0]);

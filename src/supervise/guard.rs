@@ -67,7 +67,7 @@ fn take_over(mut ends: &File, mut fifo: &File, path: &Path) {
     give_back_code();
     // Nothing is ever written there, so this is our supervisor's end.
     let _ = ends.read(&mut [0]);
-    let flags = fcntl(fifo, FcntlArg::F_GETFL).map(OFlag::from_bits_retain).unwrap_or(OFlag::empty());
+    let flags = fcntl(fifo, FcntlArg::F_GETFL).map_or(OFlag::empty(), OFlag::from_bits_retain);
     let _ = fcntl(fifo, FcntlArg::F_SETFL(flags - OFlag::O_NONBLOCK));
     let mut unread = [0; 16 * 1024];
     // It ends when nobody has the FIFO open any more: the command and all it started.

@@ -76,7 +76,7 @@ pub fn run(config: &RunConfig, warnings: &[Warning]) -> u8 {
 
 fn settings(config: &RunConfig, shares_group: bool) -> Settings {
     let control = &config.control;
-    let is_init = std::process::id() == 1;
+    let is_reaper = std::process::id() == 1 || control.subreaper;
     Settings {
         shares_group,
         start_delay: control.start_delay,
@@ -84,8 +84,8 @@ fn settings(config: &RunConfig, shares_group: bool) -> Settings {
         timeout: control.timeout,
         timeout_signal: control.timeout_signal,
         kill_after: control.kill_after,
-        kills_after_termination: control.kill_after_is_given && (is_init || control.subreaper),
-        ends_orphans: is_init || control.subreaper,
+        termination_grace: control.kill_after.filter(|_| control.kill_after_is_given && is_reaper),
+        ends_orphans: is_reaper,
         retries: control.retries,
         retry_delay: control.retry_delay,
         random: random() as f64 / u64::MAX as f64,

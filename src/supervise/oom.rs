@@ -28,7 +28,7 @@ impl OomKills {
 }
 
 /// The files that may count, the most specific first. In a container the root of the mount is our cgroup, whatever its path
-/// outside is called (cgroup_namespaces(7)).
+/// outside is called (`cgroup_namespaces(7)`).
 fn files(cgroups: &str) -> Vec<PathBuf> {
     let mut files = Vec::new();
     for line in cgroups.lines() {

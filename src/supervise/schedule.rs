@@ -41,10 +41,10 @@ pub fn next_run(
         let cron = parse(schedule)?;
         let after = now.max(start + EARLY_MAX);
         let next = match &timetable.timezone {
-            None => next_in(&cron, after.with_timezone(&Local)),
+            None => next_in(&cron, &after.with_timezone(&Local)),
             Some(name) => {
                 let zone = Tz::from_str(name).map_err(|_| ScheduleError::Timezone(name.clone()))?;
-                next_in(&cron, after.with_timezone(&zone))
+                next_in(&cron, &after.with_timezone(&zone))
             }
         };
         return next.map(Some).map_err(|_| ScheduleError::Never(schedule.clone()));
@@ -58,9 +58,99 @@ fn parse(schedule: &str) -> Result<Cron, ScheduleError> {
     parser.parse(schedule.trim()).map_err(|error| ScheduleError::Cron(schedule.to_owned(), error))
 }
 
-fn next_in<Z: chrono::TimeZone>(cron: &Cron, after: DateTime<Z>) -> Result<DateTime<Utc>, CronError>
+fn next_in<Z: chrono::TimeZone>(cron: &Cron, after: &DateTime<Z>) -> Result<DateTime<Utc>, CronError>
 where
     DateTime<Z>: croner::CronDateTime,
 {
-    cron.find_next_occurrence(&after, false).map(|next| next.to_utc())
+    cron.find_next_occurrence(after, false).map(|next| next.to_utc())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn time(text: &str) -> DateTime<Utc> {
+        text.parse().expect("a time")
+    }
+
+    /// The next time of a schedule after a moment, in UTC.
+    fn after(schedule: &str, timezone: &str, moment: &str) -> Result<String, String> {
+        let timetable = Timetable {
+            schedule: Some(schedule.to_owned()),
+            timezone: Some(timezone.to_owned()),
+            ..Timetable::default()
+        };
+        let next = next_run(&timetable, time(moment) - EARLY_MAX, time(moment));
+        next.map(|next| next.expect("there is a schedule").format("%FT%TZ").to_string())
+            .map_err(|e| e.to_string())
+    }
+
+    #[test]
+    fn schedules_are_those_of_a_crontab() {
+        for (schedule, moment, next) in [
+            ("17 3 * * *", "2026-11-23T03:17:00Z", "2026-11-24T03:17:00Z"),
+            ("*/15 * * * *", "2026-11-23T03:17:00Z", "2026-11-23T03:30:00Z"),
+            ("0 9-17/4 * * mon-fri", "2026-11-27T17:00:00Z", "2026-11-30T09:00:00Z"),
+            ("0 0 1 jan,JUL *", "2026-11-23T00:00:00Z", "2027-01-01T00:00:00Z"),
+            ("30 4 * * 7", "2026-11-23T00:00:00Z", "2026-11-29T04:30:00Z"),
+            ("30 4 * * sun", "2026-11-23T00:00:00Z", "2026-11-29T04:30:00Z"),
+            // Either of the two, as cron has it.
+            ("0 0 13 * fri", "2026-11-23T00:00:00Z", "2026-11-27T00:00:00Z"),
+            ("0 0 29 2 *", "2026-11-23T00:00:00Z", "2028-02-29T00:00:00Z"),
+            ("@hourly", "2026-11-23T00:10:00Z", "2026-11-23T01:00:00Z"),
+            ("@daily", "2026-11-23T00:10:00Z", "2026-11-24T00:00:00Z"),
+            ("@weekly", "2026-11-23T00:10:00Z", "2026-11-29T00:00:00Z"),
+            (" 0 0 * * * ", "2026-11-23T00:10:00Z", "2026-11-24T00:00:00Z"),
+        ] {
+            assert_eq!(after(schedule, "UTC", moment).as_deref(), Ok(next), "{schedule}");
+        }
+    }
+
+    #[test]
+    fn daylight_saving_time_neither_skips_nor_repeats_a_run() {
+        let berlin = |schedule, moment| after(schedule, "Europe/Berlin", moment).expect("a time");
+        // On 28 March 2027 two o'clock is three o'clock: what was due in between is due then.
+        assert_eq!(berlin("30 2 * * *", "2027-03-27T12:00:00Z"), "2027-03-28T01:00:00Z");
+        assert_eq!(berlin("30 2 * * *", "2027-03-28T01:00:00Z"), "2027-03-29T00:30:00Z");
+        // On 25 October 2026 three o'clock is two o'clock again: once is enough.
+        assert_eq!(berlin("30 2 * * *", "2026-10-24T12:00:00Z"), "2026-10-25T00:30:00Z");
+        assert_eq!(berlin("30 2 * * *", "2026-10-25T00:30:00Z"), "2026-10-26T01:30:00Z");
+        // What runs all the time does so then, too.
+        assert_eq!(berlin("*/30 * * * *", "2026-10-25T00:30:00Z"), "2026-10-25T01:00:00Z");
+        assert_eq!(berlin("*/30 * * * *", "2027-03-28T00:45:00Z"), "2027-03-28T01:00:00Z");
+    }
+
+    #[test]
+    fn nonsense_is_told() {
+        for schedule in ["", "x", "61 * * * *", "* * * *", "* * * * * *", "@reboot", "* * * * fun"] {
+            let error = after(schedule, "UTC", "2026-11-23T00:00:00Z").expect_err(schedule);
+            assert!(error.starts_with(&format!("--schedule {schedule:?} is passed over: ")), "{error}");
+        }
+        let never = after("0 0 30 2 *", "UTC", "2026-11-23T00:00:00Z").expect_err("no such day");
+        assert!(never.contains("no such time comes"), "{never}");
+        let zone = after("@daily", "Mars/Base", "2026-11-23T00:00:00Z").expect_err("no such zone");
+        assert!(zone.starts_with("--timezone \"Mars/Base\" is passed over"), "{zone}");
+    }
+
+    #[test]
+    fn a_run_that_starts_a_little_early_is_that_of_the_coming_minute() {
+        let timetable = Timetable {
+            schedule: Some("0 3 * * *".to_owned()),
+            timezone: Some("UTC".to_owned()),
+            ..Timetable::default()
+        };
+        let start = time("2026-11-23T02:59:59.9Z");
+        let next = next_run(&timetable, start, start).ok().flatten();
+        assert_eq!(next, Some(time("2026-11-24T03:00:00Z")));
+    }
+
+    #[test]
+    fn without_a_schedule_the_interval_counts_from_the_start() {
+        let timetable = Timetable { every: Some(std::time::Duration::from_hours(1)), ..Timetable::default() };
+        let start = time("2026-11-23T03:00:00Z");
+        let next = |now| next_run(&timetable, start, time(now)).ok().flatten();
+        assert_eq!(next("2026-11-23T03:10:00Z"), Some(time("2026-11-23T04:00:00Z")));
+        assert_eq!(next("2026-11-23T05:10:00Z"), Some(time("2026-11-23T05:10:00Z")));
+        assert_eq!(next_run(&Timetable::default(), start, start).ok(), Some(None));
+    }
 }

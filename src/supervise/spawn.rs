@@ -266,7 +266,7 @@ impl Image {
         let end = [std::ptr::null()];
         let arguments: Vec<_> = arguments.iter().map(|s| s.as_ptr()).chain(end).collect();
         let environment = kept.chain(added.iter().map(|s| s.as_ptr())).chain(end).collect();
-        Self { arguments, environment, strings }
+        Self { strings, arguments, environment }
     }
 
     /// What execvpe(3) puts on the stack: candidates for the path, and arguments for `/bin/sh`.

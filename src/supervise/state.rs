@@ -115,8 +115,8 @@ pub struct Settings {
     pub timeout_signal: i32,
     /// How long after that it is killed, if ever.
     pub kill_after: Option<Duration>,
-    /// Whether a termination from outside starts that time too.
-    pub kills_after_termination: bool,
+    /// How long the command may take to end when somebody outside has asked for it; `None` for as long as it likes.
+    pub termination_grace: Option<Duration>,
     /// Whether what the command leaves behind is ended with it.
     pub ends_orphans: bool,
     /// How often the command is started again after a failure.
@@ -415,8 +415,7 @@ impl Run {
 
     /// A termination from outside has a limit too, where somebody asked for one; a second one changes nothing.
     fn start_killing(&mut self, limit: Limit, signal: Signal, now: Instant) {
-        let counts = asks_to_end(signal) && self.settings.kills_after_termination;
-        if let Some(after) = self.settings.kill_after.filter(|_| counts)
+        if let Some(after) = self.settings.termination_grace.filter(|_| asks_to_end(signal))
             && !matches!(limit.next, Some((_, Step::Kill)))
         {
             self.phase = Phase::Running(Limit { next: Some((now + after, Step::Kill)), ..limit });
@@ -478,7 +477,7 @@ mod tests {
             timeout: None,
             timeout_signal: libc::SIGINT,
             kill_after: Some(10 * SECOND),
-            kills_after_termination: false,
+            termination_grace: None,
             ends_orphans: false,
             retries: 0,
             retry_delay: SECOND,
@@ -729,8 +728,11 @@ mod tests {
         let (mut run1, start) = run(settings());
         run1.on(term(), start);
         assert_eq!(run1.wake_at(), Some(start + FIRST_REPORT_AFTER));
-        let (mut run2, start) =
-            run(Settings { kills_after_termination: true, push_interval: Duration::ZERO, ..settings() });
+        let (mut run2, start) = run(Settings {
+            termination_grace: Some(10 * SECOND),
+            push_interval: Duration::ZERO,
+            ..settings()
+        });
         assert_eq!(run2.on(term(), start), [Action::Forward(libc::SIGTERM)]);
         run2.on(term(), start + SECOND);
         run2.on(Event::Tick, start + SECOND);

@@ -131,6 +131,11 @@ impl Job {
         self
     }
 
+    pub fn arguments(mut self, arguments: &[&str]) -> Self {
+        self.0.args(arguments);
+        self
+    }
+
     /// Runs to the end.
     pub fn run(mut self) -> Output {
         let mut child = Process(

@@ -69,6 +69,18 @@ pub fn pushgateway_with(suite: Suite, flags: &[&str]) -> Server {
     serve(&mut command, port, temporary_directory(), &format!("{prefix}/-/ready"))
 }
 
+/// A real Pushgateway that lets in whom its `--web.config.file` says; its URL has the name in its certificate.
+pub fn pushgateway_behind_tls(suite: Suite, config: &Path) -> Server {
+    let port = free_port();
+    let directory = temporary_directory();
+    let mut command = Command::new(program(suite, "prometheus-pushgateway"));
+    command.arg(format!("--web.listen-address=127.0.0.1:{port}")).arg("--persistence.file=");
+    command.arg(format!("--web.config.file={}", config.display())).current_dir(directory.path());
+    let child = command.stdout(Stdio::null()).stderr(Stdio::null()).spawn().expect("it can be executed");
+    wait_for("the server", || std::net::TcpStream::connect(("127.0.0.1", port)).ok());
+    Server { process: Process(child), url: format!("https://localhost:{port}"), _directory: directory }
+}
+
 /// A real node exporter that reads textfiles and nothing else.
 pub fn node_exporter(textfiles: &Path) -> Server {
     let port = free_port();

@@ -1,11 +1,14 @@
 //! The supervisor, as its caller and its command meet it.
 
+mod access;
+mod configuration;
+mod control;
 mod delivery;
 mod exit_codes;
 mod metrics;
 mod signals;
+mod spool;
 mod stderr;
-mod transparency;
 
 use crate::harness::{Job, Output, job};
 

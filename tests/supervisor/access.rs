@@ -1,0 +1,139 @@
+//! How pushes get into a server that does not let everybody in: a real Pushgateway with TLS and passwords.
+
+use std::fs;
+use std::path::Path;
+use std::process::Command;
+
+use super::silent;
+use crate::harness::peers::{Suite, free_port, pushgateway_behind_tls};
+use crate::harness::{Output, gateway, job, temporary_directory};
+
+/// `pass word`, by bcrypt.
+const PASSWORD_HASH: &str = "$2b$04$D7QLfUm1WYcTHoKzDzTZreocDttW.z/mCyNiTCkkrVmp1KvXba.Ge";
+
+/// An authority, a server for localhost and a client, as openssl(1) makes them.
+fn make_certificates(dir: &Path) {
+    let script = r#"
+        openssl req -x509 -newkey rsa:2048 -nodes -days 2 -subj /CN=authority -keyout ca.key -out ca.pem
+        openssl req -x509 -newkey rsa:2048 -nodes -days 2 -subj /CN=other -keyout other.key -out other.pem
+        for who in server client; do
+            openssl req -newkey rsa:2048 -nodes -subj /CN=$who -keyout $who.key -out $who.csr
+            printf 'subjectAltName=DNS:localhost\n' > $who.ext
+            openssl x509 -req -in $who.csr -CA ca.pem -CAkey ca.key -CAcreateserial -days 2 -extfile $who.ext -out $who.pem
+        done"#;
+    let output = Command::new("sh").args(["-ec", script]).current_dir(dir).output().expect("sh is there");
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    fs::write(dir.join("password"), "pass word\n").expect("writable");
+    fs::write(dir.join("wrong"), "pass\n").expect("writable");
+    let config = format!(
+        "tls_server_config: {{cert_file: server.pem, key_file: server.key, client_ca_file: ca.pem, \
+         client_auth_type: RequireAndVerifyClientCert}}\nbasic_auth_users: {{jobs: '{PASSWORD_HASH}'}}\n"
+    );
+    fs::write(dir.join("web.yml"), config).expect("writable");
+}
+
+#[test]
+fn certificates_and_passwords_open_a_real_pushgateway() {
+    let directory = temporary_directory();
+    make_certificates(directory.path());
+    let path = |name: &str| directory.path().join(name).to_str().expect("plain").to_owned();
+    let server = pushgateway_behind_tls(Suite::Newest, &directory.path().join("web.yml"));
+    let (ca, cert, key, password) =
+        (path("ca.pem"), path("client.pem"), path("client.key"), path("password"));
+    let run = |options: &[&str]| {
+        let words = [
+            &["--push-url", &server.url, "--push-deadline", "2s", "--job", "tls"][..],
+            options,
+            &["--", "sh", "-c", "exit 3"],
+        ]
+        .concat();
+        job(words).run()
+    };
+    let all = [
+        "--push-ca-file",
+        &ca,
+        "--push-cert-file",
+        &cert,
+        "--push-key-file",
+        &key,
+        "--push-username",
+        "jobs",
+        "--push-password-file",
+        &password,
+    ];
+    assert_eq!(run(&all), silent(3));
+    // Each of them is needed; whoever lacks one is told so, in a line, without a secret.
+    let (other, wrong) = (path("other.pem"), path("wrong"));
+    let replaced =
+        |from: &str, to: &str| all.map(|word| if word == from { to.to_owned() } else { word.to_owned() });
+    for (options, told) in [
+        (replaced(&ca, &other), "invalid peer certificate"),
+        (
+            replaced("--push-ca-file", "--push-header")
+                .map(|word| if word == ca { "X-A: b".to_owned() } else { word }),
+            "invalid peer certificate",
+        ),
+        (replaced(&password, &wrong), "answered 401 Unauthorized"),
+        (replaced("jobs", "somebody"), "answered 401 Unauthorized"),
+    ] {
+        let options: Vec<&str> = options.iter().map(String::as_str).collect();
+        let output = run(&options);
+        assert_eq!((output.code, output.stderr.lines().count()), (3, 1), "{output:?}");
+        assert!(output.stderr.contains(told) && !output.stderr.contains("pass"), "{told}: {output:?}");
+    }
+    let without_certificate: Vec<&str> = all
+        .iter()
+        .copied()
+        .filter(|word| ![cert.as_str(), &key, "--push-cert-file", "--push-key-file"].contains(word))
+        .collect();
+    let output = run(&without_certificate);
+    assert!(output.code == 3 && output.stderr.contains("could not be pushed"), "{output:?}");
+    // As part of the URL, and by the environment.
+    let url = server.url.replace("https://", "https://jobs:pass%20word@");
+    let output = job(["--push-url", &url, "--job", "tls", "--", "true"])
+        .env("JOBMON_PUSH_CA_FILE", &ca)
+        .env("JOBMON_PUSH_CERT_FILE", &cert)
+        .env("JOBMON_PUSH_KEY_FILE", &key)
+        .run();
+    assert_eq!(output, silent(0));
+}
+
+#[test]
+fn files_that_hold_no_certificate_are_named_and_the_job_runs() {
+    let gateway = gateway();
+    let directory = temporary_directory();
+    let empty = directory.path().join("empty");
+    fs::write(&empty, "").expect("writable");
+    let empty = empty.to_str().expect("plain");
+    let url = format!("https://127.0.0.1:{}", free_port());
+    for option in ["--push-ca-file", "--push-cert-file"] {
+        for file in [empty, "/does/not/exist"] {
+            let arguments =
+                ["--push-url", &url, "--push-deadline", "200ms", option, file, "--push-key-file", empty];
+            let Output { code, stderr, .. } =
+                job(arguments.iter().chain(&["--", "sh", "-c", "exit 3"])).run();
+            assert!(code == 3 && stderr.contains(&format!("see {option}")), "{stderr}");
+        }
+    }
+    // Without TLS nobody reads them.
+    let arguments = ["--push-url", &gateway.url, "--push-ca-file", "/does/not/exist", "--", "true"];
+    assert_eq!(job(arguments).run(), silent(0));
+}
+
+#[test]
+fn tokens_and_headers_are_sent() {
+    let directory = temporary_directory();
+    let token = directory.path().join("token");
+    fs::write(&token, "s3cret\n").expect("writable");
+    let (url, server) =
+        super::delivery::scripted(&["HTTP/1.1 200 OK\r\nContent-Length: 0\r\nConnection: close\r\n\r\n"]);
+    let output =
+        job(["--push-url", &url, "--push-header", "X-Scope-OrgID: team-a", "--push-header", "X-B:c", "-vv"])
+            .env("JOBMON_PUSH_BEARER_TOKEN_FILE", &token);
+    let output = output.arguments(&["--", "true"]).run();
+    assert!(output.code == 0 && !output.stderr.contains("s3cret"), "{output:?}");
+    let request = server.join().expect("no panic").remove(0).to_lowercase();
+    for header in ["authorization: bearer s3cret", "x-scope-orgid: team-a", "x-b: c"] {
+        assert!(request.contains(&format!("\r\n{header}\r\n")), "{request}");
+    }
+}

@@ -1,0 +1,72 @@
+//! The configuration file.
+
+use std::fs;
+
+use super::silent;
+use crate::harness::{Job, gateway, job, temporary_directory};
+
+#[test]
+fn a_file_says_what_flags_say_and_a_jobs_table_more() {
+    let gateway = gateway();
+    let home = temporary_directory();
+    let file = home.path().join("jobmon/jobmon.toml");
+    fs::create_dir(home.path().join("jobmon")).expect("made");
+    let text = format!(
+        "push-url = \"{}\"\nlabel = {{team = \"a\"}}\ninstance = \"i\"\nsuccess-codes = \"0,3\"\n[job.special]\ntimeout = 0.2\nquiet = 1\n",
+        gateway.url
+    );
+    fs::write(&file, text).expect("writable");
+    let run = |arguments: &[&str]| job(arguments).env("XDG_CONFIG_HOME", home.path());
+    let told = format!(
+        "jobmon: {}:7: quiet is passed over: there is no such key; keys are the long options, see jobmon --help\n",
+        file.display()
+    );
+    let output = run(&["--job", "plain", "--", "sh", "-c", "sleep 0.4; exit 3"]).run();
+    assert_eq!((output.code, output.stderr.as_str()), (3, told.as_str()));
+    let value = |series: &str| gateway.sample(series);
+    assert_eq!(value("jobmon_success{instance=\"i\",job=\"plain\",team=\"a\"}"), Some(1.0));
+    let output = run(&["-q", "--job", "special", "--label", "team=b", "--", "sh", "-c", "sleep 10"]).run();
+    assert_eq!(output, silent(124));
+    assert_eq!(value("jobmon_timeout_seconds{instance=\"i\",job=\"special\",team=\"b\"}"), Some(0.2));
+    // A variable comes before the file, and a flag before both.
+    let special = |job: Job| job.env("JOBMON_TIMEOUT", "20s").run();
+    assert_eq!(special(run(&["-q", "--job", "special", "--", "sh", "-c", "sleep 0.4; exit 3"])), silent(3));
+    assert_eq!(
+        special(run(&["-q", "--job", "special", "--timeout", "0.2", "--", "sleep", "10"])),
+        silent(124)
+    );
+}
+
+#[test]
+fn whatever_stands_in_the_files_place_the_job_runs() {
+    let directory = temporary_directory();
+    let path = directory.path().join("c");
+    let run = || {
+        let output = job(["--no-push", "--config"])
+            .arguments(&[path.to_str().expect("plain"), "--", "sh", "-c", "exit 3"])
+            .run();
+        assert_eq!(output.code, 3, "{output:?}");
+        output.stderr
+    };
+    assert!(run().contains("it cannot be read: No such file or directory"));
+    fs::create_dir(&path).expect("made");
+    assert!(run().contains("it cannot be read: "));
+    fs::remove_dir(&path).expect("empty");
+    nix::unistd::mkfifo(&path, nix::sys::stat::Mode::S_IRWXU).expect("made");
+    assert!(run().contains("it is not a file"));
+    fs::remove_file(&path).expect("ours");
+    for (text, told) in [
+        (&b"\xff\xfe"[..], "it cannot be read: stream did not contain valid UTF-8"),
+        (b"timeout = \n", ":1 is passed over: "),
+        (
+            b"no-push = true\n\ntimout = 3\n",
+            ":3: timout is passed over: there is no such key, did you mean timeout?",
+        ),
+        (b"timeout = \"soon\"\n", ":1: timeout \"soon\" is passed over: write a duration"),
+        (b"timeout = [1]\n", ":1: timeout is passed over: it cannot be "),
+    ] {
+        fs::write(&path, text).expect("writable");
+        let stderr = run();
+        assert!(stderr.contains(told) && stderr.lines().count() == 1, "{stderr}");
+    }
+}
