@@ -72,7 +72,7 @@ fn useless(how: Useless) -> String {
                 // What was not read makes a reset of the end.
                 Useless::Resets => drop(stream.read(&mut [0; 10])),
                 Useless::Answers(status) => {
-                    let _ = stream.read(&mut [0; 65536]);
+                    let _ = stream.read(&mut [0; 16384]);
                     let _ = write!(
                         stream,
                         "HTTP/1.1 {status}\r\nContent-Length: 3\r\nConnection: close\r\n\r\nno\n"
@@ -82,7 +82,7 @@ fn useless(how: Useless) -> String {
                 }
                 Useless::TricklesAnswer => {
                     std::thread::spawn(move || {
-                        let _ = stream.read(&mut [0; 65536]);
+                        let _ = stream.read(&mut [0; 16384]);
                         for byte in b"HTTP/1.1 200 OK\r\nX-Slow: ".iter().chain(std::iter::repeat(&b'x')) {
                             if stream.write_all(&[*byte]).is_err() {
                                 return;

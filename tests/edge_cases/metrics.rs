@@ -62,7 +62,7 @@ fn wait_for_long<T>(what: &str, mut condition: impl FnMut() -> Option<T>) -> T {
         if let Some(value) = condition() {
             return value;
         }
-        assert!(start.elapsed() < Duration::from_secs(240), "waited in vain for {what}");
+        assert!(start.elapsed() < Duration::from_mins(4), "waited in vain for {what}");
         std::thread::sleep(Duration::from_millis(20));
     }
 }
@@ -170,7 +170,7 @@ fn read_request(stream: &mut impl std::io::Read) -> String {
 }
 
 /// The job of a user that calls something as root, and of root that calls something as a user: the shell's `>` opens the
-/// FIFO of another, which the kernel refuses in a shared directory (protected_fifos), but not in a private one.
+/// FIFO of another, which the kernel refuses in a shared directory (`protected_fifos`), but not in a private one.
 #[test]
 fn e48_a_command_of_another_user_writes_metrics() {
     let directory = temporary_directory();
