@@ -25,12 +25,13 @@
 //!             grouping ─► exposition          import nothing of ours above them
 //! ```
 //!
-//! `logging` is started by `main` and used through `tracing`; `config` knows where reports go ([`deliver::Target`]).
+//! `tools` are commands beside the faces, such as `jobmon spool`. `logging` is started by `main` and used through `tracing`;
+//! `config` knows where reports go ([`deliver::Target`]).
 //!
 //! # How data flows
 //!
 //! * A run: command → `spawn` → child; FIFO → `fifo` → `collect` → families; ended → `reap` → outcome → `report` →
-//!   `deliver::courier` → push gateways and textfile → exit code.
+//!   `deliver::courier` → a `lane` for each push gateway, else the `spool`; and the textfile → exit code.
 //! * A push: bytes → `gateway::route` → `exposition` → `store::writer`: check → apply → publish → 200.
 //! * A scrape: `store::Snapshot` → `store::expose` → socket.
 //!
@@ -39,6 +40,8 @@
 //! * `exposition` and `grouping` cannot fail for lack of a resource, and no input makes them panic.
 //! * The supervisor never waits for the network before the command runs, nor longer than its deadline after it has ended. It
 //!   has one thread, no runtime, no TLS and no DNS until the command has been started.
+//! * What could not be delivered is on disk before the run ends. What touches file systems that may hang is done on threads
+//!   that nobody waits for longer than he said.
 //! * Only `supervise::reap` calls wait. Only `supervise::signals`, `spawn` and `reap` hold unsafe code (and `main` its entry
 //!   point's attribute).
 //! * Only `store::writer` changes the store. Readers hold snapshots.
@@ -49,11 +52,12 @@
 //!
 //! To forward one more signal, or one less: `supervise::state::Run::pass_on`. To limit what a stranger can send:
 //! [`gateway::limits`]. To add a metric of a run: `supervise::report`. To add an option: [`cli::RUN_OPTIONS`], then
-//! [`config::run_config`]. To change an answer of the gateway: `gateway::error`.
+//! [`config::run_config`]. To change what a run does when: [`supervise::state`]. To change an answer of the gateway: `gateway::error`.
 //!
 //! # Modules, in reading order
 //!
-//! [`exposition`], [`grouping`], [`cli`], [`config`], [`supervise`], [`deliver`], [`store`], [`gateway`], [`logging`].
+//! [`exposition`], [`grouping`], [`cli`], [`config`], [`supervise`], [`deliver`], [`store`], [`gateway`], [`tools`],
+//! [`logging`].
 
 pub mod cli;
 pub mod config;

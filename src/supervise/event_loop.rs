@@ -335,6 +335,9 @@ impl Supervision<'_> {
             self.guard = Guard::start(fifo).ok();
         }
         let command = self.child.as_ref().map(|child| child.pid);
-        self.evidence.gather(&self.config.key, Some((&self.run_id, self.facts.start, command)), fifo::sweep);
+        self.evidence.gather(&self.config.key, Some((&self.run_id, self.facts.start, command)), || {
+            fifo::sweep();
+            give_back_code();
+        });
     }
 }
