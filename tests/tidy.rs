@@ -135,3 +135,12 @@ fn no_test_is_switched_off() {
         assert!(!fs::read_to_string(&path).expect("text").contains(&switched_off), "{}", path.display());
     }
 }
+
+/// The list of edge cases has 65 lines.
+#[test]
+fn every_edge_case_has_a_test() {
+    let tests = files(&project().join("tests/edge_cases"), "rs");
+    let all: String = tests.iter().map(|path| fs::read_to_string(path).expect("text")).collect();
+    let missing: Vec<_> = (1..=65).filter(|n| !all.contains(&format!("\nfn e{n:02}_"))).collect();
+    assert!(missing.is_empty(), "{missing:?}");
+}

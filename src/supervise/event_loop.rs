@@ -16,7 +16,7 @@ use super::fifo::{self, Inbox};
 use super::guard::Guard;
 use super::lock::Lock;
 use super::oom::OomKills;
-use super::orphans::Orphans;
+use super::orphans::{self, Orphans};
 use super::outcome::Outcome;
 use super::output::Output;
 use super::reap::{self, Change, Usage};
@@ -44,6 +44,8 @@ pub(super) struct Supervision<'a> {
     pub(super) output: Output,
     pub(super) lock: Option<Lock>,
     pub(super) guard: Option<Guard>,
+    /// Whether what only a long run is worth has been done.
+    pub(super) is_settled: bool,
     pub(super) orphans: Orphans,
     pub(super) oom: Option<OomKills>,
     pub(super) evidence: Evidence,
@@ -67,6 +69,9 @@ impl Supervision<'_> {
         let mut over = self.perform(first);
         // The command runs, or waits: from here on there is time.
         self.tell_complaints();
+        if self.child.is_none() && !over {
+            give_back_code();
+        }
         while !over {
             self.wait();
             while let Some(signal) = self.signals.next() {
@@ -74,7 +79,7 @@ impl Supervision<'_> {
             }
             // After the signals: one of them told of what is reaped now.
             over |= self.reap();
-            if self.child.is_some() {
+            if self.facts.end.is_none() {
                 self.inbox.read(|bytes| self.collector.take(bytes));
                 self.output.read();
             }
@@ -132,7 +137,7 @@ impl Supervision<'_> {
     /// Waits until something happens or is due.
     fn wait(&self) {
         let mut fds = vec![PollFd::new(self.signals.as_fd(), PollFlags::POLLIN)];
-        if self.child.is_some() {
+        if self.facts.end.is_none() {
             // What comes after the end is nobody's.
             let readable = self.inbox.readable().into_iter().chain(self.output.readable());
             fds.extend(readable.map(|fd| PollFd::new(fd, PollFlags::POLLIN)));
@@ -183,7 +188,8 @@ impl Supervision<'_> {
         self.output.drain();
         let success = outcome.is_success(&self.config.control.success_codes);
         let orphans = self.run.looks_after_orphans() && self.has_orphans();
-        self.tell(Event::Ended(Ending { success, was_run: true, orphans }))
+        let killed_by = Some(i32::from(outcome.term_signal())).filter(|number| *number != 0);
+        self.tell(Event::Ended(Ending { success, was_run: true, orphans, killed_by }))
     }
 
     fn has_orphans(&self) -> bool {
@@ -207,6 +213,7 @@ impl Supervision<'_> {
                 Action::TryLock => leave |= self.try_lock(),
                 Action::Start => leave |= self.start(),
                 Action::Forward(number) => self.forward(number),
+                Action::End(number) => self.end_command(number),
                 Action::SignalOrphans(number) => self.orphans.signal(number, self.guard_pid()),
                 Action::Stop => stop_ourselves(),
                 Action::ReportProgress => self.report_progress(),
@@ -270,7 +277,12 @@ impl Supervision<'_> {
                 let command = spawn::display(&self.config.command[0]);
                 error!(command, %error, "the command could not be run");
                 self.last = Some((error.outcome(), Instant::now()));
-                self.tell(Event::Ended(Ending { success: false, was_run: false, orphans: false }))
+                self.tell(Event::Ended(Ending {
+                    success: false,
+                    was_run: false,
+                    orphans: false,
+                    killed_by: None,
+                }))
             }
         }
     }
@@ -315,6 +327,14 @@ impl Supervision<'_> {
         }
     }
 
+    /// Sends a signal to all that the command is: its group, or on a terminal, where the group is ours, what it has started.
+    fn end_command(&self, number: i32) {
+        if let Some(child) = self.child.as_ref().filter(|child| !child.leads_group()) {
+            orphans::signal_descendants(child.pid, number);
+        }
+        self.forward(number);
+    }
+
     fn report_progress(&mut self) {
         self.settle_in();
         self.deliver(None);
@@ -324,15 +344,15 @@ impl Supervision<'_> {
 
     /// The run has turned out to be a long one: what is worth its cost only then is done at the first report.
     fn settle_in(&mut self) {
-        if self.evidence.is_begun() {
+        if std::mem::replace(&mut self.is_settled, true) {
             return;
         }
-        // Before there is a second thread.
-        if std::process::id() != 1
-            && let Some(fifo) = self.inbox.fifo_path()
-        {
+        let (fifo, pipes) = (self.inbox.fifo_path(), self.output.readable().collect::<Vec<_>>());
+        // Before there is a second thread. Our end as process 1 is the end of everything; and where nobody can tell our
+        // children apart, there must be none but the command's.
+        if std::process::id() != 1 && orphans::can_be_listed() && (fifo.is_some() || !pipes.is_empty()) {
             // Without it a command that goes on after we were killed may have to wait.
-            self.guard = Guard::start(fifo).ok();
+            self.guard = Guard::start(fifo, &pipes).ok();
         }
         let command = self.child.as_ref().map(|child| child.pid);
         self.evidence.gather(&self.config.key, Some((&self.run_id, self.facts.start, command)), || {

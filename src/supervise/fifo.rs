@@ -16,7 +16,7 @@ use nix::unistd::{geteuid, mkfifo, pipe2};
 
 use crate::config::MetricsMode;
 
-/// What the FIFO holds while nobody reads: as much as any user may ask for.
+/// What the FIFO holds while nobody reads.
 const FIFO_BYTES: i32 = 1024 * 1024;
 /// What is read before other events get their turn.
 const READ_BYTES_MAX: usize = 256 * 1024;
@@ -29,6 +29,8 @@ const DIRECTORY_PREFIX: &str = "jobmon-";
 const NAME: &str = "metrics";
 /// A directory that is younger may be one that another jobmon is making.
 const STALE_AFTER: Duration = Duration::from_mins(1);
+/// Who writes to a regular file cannot be seen.
+const FILE_STALE_AFTER: Duration = Duration::from_hours(24);
 /// In a directory with more entries nobody looks for stale ones.
 const SWEPT_ENTRIES_MAX: usize = 10_000;
 
@@ -52,7 +54,12 @@ pub enum Inbox {
         path: PathBuf,
     },
     /// A regular file, which a command can never block on.
-    File(Place),
+    File {
+        /// Its path, which goes with its directory.
+        place: Place,
+        /// Locked, so that nobody takes it for a stale one.
+        _locked: File,
+    },
     /// No place.
     Nowhere,
 }
@@ -116,8 +123,10 @@ impl Inbox {
 
     fn make_file(base: &Path) -> io::Result<Self> {
         let place = Place::make(base)?;
-        File::options().write(true).create_new(true).mode(0o600).open(&place.path)?;
-        Ok(Self::File(place))
+        let file = File::options().write(true).create_new(true).mode(0o600).open(&place.path)?;
+        // A file system without locks works as well.
+        let _ = file.try_lock();
+        Ok(Self::File { place, _locked: file })
     }
 
     fn make_fifo(base: &Path) -> io::Result<Self> {
@@ -142,7 +151,7 @@ impl Inbox {
     /// What `$JOBMON_METRICS` names.
     pub fn path(&self) -> &Path {
         match self {
-            Self::Fifo { place, .. } | Self::File(place) => &place.path,
+            Self::Fifo { place, .. } | Self::File { place, .. } => &place.path,
             Self::Pipe { path, .. } => path,
             Self::Nowhere => Path::new(NOWHERE),
         }
@@ -152,7 +161,7 @@ impl Inbox {
     pub fn fifo_path(&self) -> Option<&Path> {
         match self {
             Self::Fifo { place, .. } => Some(&place.path),
-            Self::Pipe { .. } | Self::File(_) | Self::Nowhere => None,
+            Self::Pipe { .. } | Self::File { .. } | Self::Nowhere => None,
         }
     }
 
@@ -162,7 +171,7 @@ impl Inbox {
         match self {
             Self::Fifo { end, .. } => Some(end.as_fd()),
             // It has been passed on already.
-            Self::Pipe { .. } | Self::File(_) | Self::Nowhere => None,
+            Self::Pipe { .. } | Self::File { .. } | Self::Nowhere => None,
         }
     }
 
@@ -170,7 +179,7 @@ impl Inbox {
     pub fn readable(&self) -> Option<BorrowedFd<'_>> {
         match self {
             Self::Fifo { end, .. } | Self::Pipe { end, .. } => Some(end.as_fd()),
-            Self::File(_) | Self::Nowhere => None,
+            Self::File { .. } | Self::Nowhere => None,
         }
     }
 
@@ -185,7 +194,7 @@ impl Inbox {
             Self::Fifo { end, .. } | Self::Pipe { end, .. } => {
                 fcntl(&*end, FcntlArg::F_GETPIPE_SZ).unwrap_or(FIFO_BYTES)
             }
-            Self::File(_) | Self::Nowhere => return,
+            Self::File { .. } | Self::Nowhere => return,
         };
         self.read_at_most(usize::try_from(held).unwrap_or_default(), take);
     }
@@ -209,7 +218,7 @@ impl Inbox {
 
     /// The text of a metrics file, and whether that is all: what is too much is cut off at the end of a line.
     pub fn file_text(&self) -> Option<(Vec<u8>, bool)> {
-        let Self::File(Place { path, .. }) = self else { return None };
+        let Self::File { place: Place { path, .. }, .. } = self else { return None };
         let mut text = Vec::new();
         // The command may have put something else there.
         let file = File::options().read(true).custom_flags(libc::O_NONBLOCK).open(path).ok()?;
@@ -227,12 +236,16 @@ fn own_descriptor(number: i32) -> PathBuf {
     format!("/proc/self/fd/{number}").into()
 }
 
+/// Makes a pipe hold much. Only root's: what another user's pipes hold together has a limit (pipe(7),
+/// `pipe-user-pages-soft`), which belongs to his jobs.
 fn enlarge(pipe: impl AsFd) {
-    // A smaller one, where a limit is reached, works as well.
-    let _ = fcntl(pipe, FcntlArg::F_SETPIPE_SZ(FIFO_BYTES));
+    if geteuid().is_root() {
+        let _ = fcntl(pipe, FcntlArg::F_SETPIPE_SZ(FIFO_BYTES));
+    }
 }
 
-/// Removes what killed supervisors have left: directories of ours with a FIFO that nobody has open for reading.
+/// Removes what killed supervisors have left: directories of ours with a FIFO that nobody has open for reading, or with a
+/// file that no supervisor has locked and whose command has had a day to end.
 pub fn sweep() {
     for base in temporary_directories() {
         for entry in fs::read_dir(base).into_iter().flatten().flatten().take(SWEPT_ENTRIES_MAX) {
@@ -246,16 +259,21 @@ pub fn sweep() {
 
 fn is_stale(dir: &Path) -> bool {
     let ours = |path: &Path| fs::symlink_metadata(path).ok().filter(|m| m.uid() == geteuid().as_raw());
-    let (Some(of_dir), Some(of_fifo)) = (ours(dir), ours(&dir.join(NAME))) else { return false };
-    let is_old = of_dir.modified().is_ok_and(|at| at.elapsed().is_ok_and(|age| age > STALE_AFTER));
-    // ENXIO: there is no reader (fifo(7)); the supervisor and its command are readers.
-    let opened = || {
-        let flags = libc::O_NONBLOCK | libc::O_NOFOLLOW;
-        File::options().write(true).custom_flags(flags).open(dir.join(NAME))
+    let (Some(of_dir), Some(of_inbox)) = (ours(dir), ours(&dir.join(NAME))) else { return false };
+    let is_older = |metadata: &fs::Metadata, age: Duration| {
+        metadata.modified().is_ok_and(|at| at.elapsed().is_ok_and(|old| old > age))
     };
+    let flags = libc::O_NONBLOCK | libc::O_NOFOLLOW;
+    let opened = || File::options().write(true).custom_flags(flags).open(dir.join(NAME));
+    if of_inbox.is_file() {
+        return of_dir.is_dir()
+            && is_older(&of_inbox, FILE_STALE_AFTER)
+            && opened().is_ok_and(|file| file.try_lock().is_ok());
+    }
+    // ENXIO: there is no reader (fifo(7)); the supervisor and its command are readers.
     of_dir.is_dir()
-        && of_fifo.file_type().is_fifo()
-        && is_old
+        && of_inbox.file_type().is_fifo()
+        && is_older(&of_dir, STALE_AFTER)
         && opened().is_err_and(|error| error.raw_os_error() == Some(libc::ENXIO))
 }
 

@@ -5,7 +5,7 @@
 //! command is, and a run that finds it alive finds the lock taken.
 
 use std::fs::{self, DirBuilder, File, Permissions};
-use std::io::{self, Read as _, Write as _};
+use std::io;
 use std::os::unix::fs::{
     DirBuilderExt as _, FileExt as _, MetadataExt as _, OpenOptionsExt as _, PermissionsExt as _,
 };
@@ -62,11 +62,11 @@ impl Lock {
 
     fn open_file(path: &Path, is_ours: bool) -> Result<Self, (PathBuf, io::Error)> {
         let mut options = File::options();
-        options.read(true).custom_flags(libc::O_NOFOLLOW | libc::O_NONBLOCK | libc::O_NOCTTY);
+        options.read(true).write(true).create(true);
         if is_ours {
-            options.write(true).create(true).mode(0o600);
+            options.mode(0o600).custom_flags(libc::O_NOFOLLOW | libc::O_NONBLOCK | libc::O_NOCTTY);
         } else {
-            options.write(true).create(true).mode(0o666);
+            options.mode(0o666).custom_flags(libc::O_NONBLOCK | libc::O_NOCTTY);
         }
         // A file that may only be read can be locked too, and so can a directory.
         let read_only = |error| {
@@ -101,9 +101,11 @@ impl Lock {
 
     /// Whether the command of a supervisor that was killed still runs.
     fn is_held_by_a_command(&self) -> bool {
-        let mut text = String::new();
-        let read = self.is_ours && (&self.file).take(1024).read_to_string(&mut text).is_ok();
-        read && text.trim().parse::<ProcessId>().is_ok_and(|process| process.is_alive())
+        let mut note = [0; 1024];
+        // At its beginning each time it is asked for.
+        let length = self.file.read_at(&mut note, 0).unwrap_or_default();
+        let note = str::from_utf8(&note[..length]).unwrap_or_default();
+        self.is_ours && note.trim().parse::<ProcessId>().is_ok_and(|process| process.is_alive())
     }
 
     /// Notes which process the command is.
@@ -112,7 +114,6 @@ impl Lock {
         // Without the note the lock is as good as flock(1)'s.
         let _ = self.file.set_len(0);
         let _ = self.file.write_all_at(format!("{process}\n").as_bytes(), 0);
-        let _ = (&self.file).flush();
     }
 
     /// Where it is.

@@ -91,6 +91,7 @@ fn settings(config: &RunConfig, shares_group: bool) -> Settings {
         random: random() as f64 / u64::MAX as f64,
         push_interval: config.delivery.push_interval,
         push_deadline: config.delivery.push_deadline,
+        stops_alone: !signals::is_group_orphaned(),
         shows_output: control.output == OutputMode::OnFailure,
     }
 }
@@ -124,6 +125,7 @@ fn supervision<'a>(
         output: Output::Inherited,
         lock: None,
         guard: None,
+        is_settled: false,
         orphans: Orphans::default(),
         oom: None,
         evidence: Evidence::new(&config.delivery),

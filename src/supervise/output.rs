@@ -223,26 +223,25 @@ impl Kept {
         }
     }
 
-    /// Writes everything to where it belongs, as far as it is taken.
-    ///
-    /// # Errors
-    /// What the first of the two said that takes no more.
-    pub fn show(mut self, stdout: &mut impl Write, stderr: &mut impl Write) -> io::Result<()> {
+    /// Writes everything to where it belongs, as far as it is taken: one of the two may take no more, and the other all.
+    pub fn show(mut self, stdout: &mut impl Write, stderr: &mut impl Write) {
+        let (mut stdout, mut stderr) = (Some(stdout), Some(stderr));
         let mut show = |stream, bytes: &[u8]| match stream {
-            Stream::Stdout => stdout.write_all(bytes),
-            Stream::Stderr => stderr.write_all(bytes),
+            Stream::Stdout => write_or_close(&mut stdout, bytes),
+            Stream::Stderr => write_or_close(&mut stderr, bytes),
         };
-        show_pieces(&mut self.beginning.as_slice(), &mut show)?;
-        if let Some(file) = &mut self.file {
-            file.rewind()?;
-            show_pieces(&mut io::BufReader::new(file.take(self.file_bytes)), &mut show)?;
+        show_pieces(&mut self.beginning.as_slice(), &mut show);
+        if let Some(file) = &mut self.file
+            && file.rewind().is_ok()
+        {
+            show_pieces(&mut io::BufReader::new(file.take(self.file_bytes)), &mut show);
         }
         if self.left_out_bytes > 0 {
             self.start_end_at_a_line();
             let note = format!("\njobmon: {} bytes of output are left out here\n", self.left_out_bytes);
-            show(Stream::Stderr, note.as_bytes())?;
+            show(Stream::Stderr, note.as_bytes());
         }
-        self.end.iter().try_for_each(|(stream, bytes)| show(*stream, bytes))
+        self.end.iter().for_each(|(stream, bytes)| show(*stream, bytes));
     }
 
     /// The end begins where something was cut, in the middle of a line or of a character.
@@ -255,20 +254,25 @@ impl Kept {
     }
 }
 
-fn show_pieces(
-    pieces: &mut impl Read,
-    mut show: impl FnMut(Stream, &[u8]) -> io::Result<()>,
-) -> io::Result<()> {
+/// Writes to an output that has taken everything up to now.
+fn write_or_close(output: &mut Option<&mut impl Write>, bytes: &[u8]) {
+    if output.as_mut().is_some_and(|output| output.write_all(bytes).is_err()) {
+        *output = None;
+    }
+}
+
+fn show_pieces(pieces: &mut impl Read, mut show: impl FnMut(Stream, &[u8])) {
     let mut header = [0; HEADER_BYTES];
     let mut piece = Vec::new();
     while pieces.read_exact(&mut header).is_ok() {
         let stream = if header[0] == 0 { Stream::Stdout } else { Stream::Stderr };
         let length = u32::from_le_bytes([header[1], header[2], header[3], header[4]]);
         piece.clear();
-        pieces.take(u64::from(length)).read_to_end(&mut piece)?;
-        show(stream, &piece)?;
+        if pieces.take(u64::from(length)).read_to_end(&mut piece).is_err() {
+            return;
+        }
+        show(stream, &piece);
     }
-    Ok(())
 }
 
 #[cfg(test)]
@@ -277,7 +281,7 @@ mod tests {
 
     fn shown(kept: Kept) -> (Vec<u8>, Vec<u8>) {
         let (mut out, mut err) = (Vec::new(), Vec::new());
-        kept.show(&mut out, &mut err).expect("memory takes everything");
+        kept.show(&mut out, &mut err);
         (out, err)
     }
 

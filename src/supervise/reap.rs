@@ -7,7 +7,7 @@
 use std::mem::MaybeUninit;
 
 use nix::errno::Errno;
-use nix::sys::wait::{WaitPidFlag, waitpid};
+use nix::sys::wait::{Id, WaitPidFlag, WaitStatus, waitid, waitpid};
 use nix::unistd::Pid;
 
 use super::outcome::Outcome;
@@ -82,6 +82,18 @@ pub fn reap() -> Option<(Pid, Change)> {
             _ => return None,
         }
     }
+}
+
+/// Whether there is a child that nobody has waited for.
+pub fn has_children() -> bool {
+    let flags = WaitPidFlag::WNOHANG | WaitPidFlag::WNOWAIT | WaitPidFlag::WEXITED;
+    waitid(Id::All, flags) != Err(Errno::ECHILD)
+}
+
+/// Whether a child has been stopped since this was asked last.
+pub fn has_stopped(pid: Pid) -> bool {
+    let stopped = waitid(Id::Pid(pid), WaitPidFlag::WNOHANG | WaitPidFlag::WSTOPPED);
+    matches!(stopped, Ok(WaitStatus::Stopped(..)))
 }
 
 /// Waits for a child that is about to end and that nobody asks about.

@@ -3,7 +3,7 @@
 use std::fs::File;
 use std::io::{self, Write};
 use std::os::fd::{AsFd as _, BorrowedFd};
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use chrono::Utc;
@@ -125,6 +125,9 @@ impl Supervision<'_> {
 
     /// The run has ended: says so everywhere; true if nothing remains to be done.
     pub(super) fn conclude(&mut self, conclusion: Conclusion, deadline: Instant) -> bool {
+        // What was left behind may have written, too, while it was ended.
+        self.inbox.drain(|bytes| self.collector.take(bytes));
+        self.output.drain();
         let end = self.end(conclusion);
         self.facts.end = Some(end);
         self.explain(&end);
@@ -245,16 +248,8 @@ impl Supervision<'_> {
     /// Shows what was kept of the output, if it is wanted; true if that is done.
     fn show_output(&mut self, is_wanted: bool) -> bool {
         let Some(kept) = self.output.take().filter(|_| is_wanted) else { return true };
-        match Shower::start(kept) {
-            Ok(shower) => {
-                self.shower = Some(shower);
-                false
-            }
-            Err(error) => {
-                warn!(%error, "the output of the command cannot be shown");
-                true
-            }
-        }
+        self.shower = Shower::start(kept);
+        self.shower.is_none()
     }
 }
 
@@ -264,17 +259,30 @@ pub(super) struct Shower {
 }
 
 impl Shower {
-    fn start(kept: Kept) -> io::Result<Self> {
-        let done = Arc::new(EventFd::from_flags(EfdFlags::EFD_CLOEXEC | EfdFlags::EFD_NONBLOCK)?);
-        let tell = done.clone();
+    /// Starts the thread; where there can be none, shows everything here, and returns none.
+    fn start(kept: Kept) -> Option<Self> {
         let own = |fd: BorrowedFd<'_>| fd.try_clone_to_owned().map(|fd| Patient(File::from(fd)));
-        let (mut stdout, mut stderr) = (own(io::stdout().as_fd())?, own(io::stderr().as_fd())?);
-        std::thread::Builder::new().name("output".to_owned()).spawn(move || {
-            // A reader who has gone wants no more.
-            let _ = kept.show(&mut stdout, &mut stderr);
-            let _ = tell.write(1);
-        })?;
-        Ok(Self { done })
+        let (Ok(mut stdout), Ok(mut stderr)) = (own(io::stdout().as_fd()), own(io::stderr().as_fd())) else {
+            kept.show(&mut io::stdout(), &mut io::stderr());
+            return None;
+        };
+        let kept = Arc::new(Mutex::new(Some(kept)));
+        let take = |kept: &Mutex<Option<Kept>>| kept.lock().ok().and_then(|mut kept| kept.take());
+        let there = kept.clone();
+        let done = EventFd::from_flags(EfdFlags::EFD_CLOEXEC | EfdFlags::EFD_NONBLOCK).map(Arc::new);
+        let started = done.map_err(io::Error::from).and_then(|done| {
+            let tell = done.clone();
+            let (mut stdout, mut stderr) = (Patient(stdout.0.try_clone()?), Patient(stderr.0.try_clone()?));
+            std::thread::Builder::new().name("output".to_owned()).spawn(move || {
+                take(&there).into_iter().for_each(|kept| kept.show(&mut stdout, &mut stderr));
+                let _ = tell.write(1);
+            })?;
+            Ok(Self { done })
+        });
+        if started.is_err() {
+            take(&kept).into_iter().for_each(|kept| kept.show(&mut stdout, &mut stderr));
+        }
+        started.ok()
     }
 
     pub(super) fn done(&self) -> BorrowedFd<'_> {

@@ -16,6 +16,7 @@ use std::os::fd::{AsFd, BorrowedFd};
 use nix::errno::Errno;
 use nix::sys::signal::{SigSet, SigmaskHow, Signal as Known, sigprocmask};
 use nix::sys::signalfd::{SfdFlags, SignalFd, siginfo};
+use nix::unistd::{getpid, getppid, getsid};
 
 /// Signals that tell of a fault of our own and must end us at once.
 const FAULTS: [Known; 7] = [
@@ -166,6 +167,12 @@ fn set_sigchld(disposition: libc::sighandler_t) {
 pub fn send(target: i32, number: i32) -> nix::Result<()> {
     // SAFETY: kill takes numbers and touches no memory of ours.
     Errno::result(unsafe { libc::kill(target, number) }).map(drop)
+}
+
+/// Whether nobody in this session watches our process group, so that the kernel stops none of it for a key (setpgid(2)).
+pub fn is_group_orphaned() -> bool {
+    let session = |pid| getsid(pid).ok();
+    session(Some(getppid())) != session(None) || getsid(None).is_ok_and(|leader| leader == getpid())
 }
 
 /// Stops this process as Ctrl-Z does; returns when it is continued.

@@ -1,21 +1,25 @@
 //! The command started, as if its caller had started it.
 //!
 //! std's `Command` leaks a blocked signal mask into the child, resets SIGPIPE, opens `/dev/null` on a closed descriptor and
-//! cannot run a script without `#!`; so this is clone and execvpe. The process has one thread here, and the child borrows its
-//! memory until it executes the command, as with vfork(2): to copy the tables of it would cost more than all the rest.
+//! cannot run a script without `#!`; so this is clone and execvpe. The process has one thread here, and off a terminal the
+//! child borrows its memory until it executes the command, as with vfork(2): to copy the tables of it would cost more than all
+//! the rest.
 #![allow(unsafe_code, reason = "clone, execvpe and environ have no safe form")]
 
 use std::ffi::{CStr, CString, OsStr, OsString, c_char, c_int, c_void};
-use std::os::fd::{AsRawFd as _, BorrowedFd, OwnedFd};
+use std::fs::File;
+use std::io::{Read as _, Write as _};
+use std::os::fd::{AsFd as _, AsRawFd as _, BorrowedFd, FromRawFd as _, OwnedFd};
 use std::os::unix::ffi::{OsStrExt as _, OsStringExt as _};
 
 use nix::errno::Errno;
-use nix::fcntl::{FcntlArg, fcntl};
+use nix::fcntl::{FcntlArg, OFlag, fcntl};
+use nix::poll::{PollFd, PollFlags, poll};
 use nix::sys::signal::{SigSet, Signal};
-use nix::unistd::{ForkResult, Pid, fork, getpgid, setpgid};
+use nix::unistd::{ForkResult, Pid, fork, getpgid, pipe2, setpgid};
 
 use super::outcome::Outcome;
-use super::signals::{Inherited, send};
+use super::signals::{Inherited, send, stop_ourselves};
 
 unsafe extern "C" {
     /// environ(7)
@@ -28,6 +32,10 @@ unsafe extern "C" {
 
 /// Descriptors that are passed on beside the caller's get a number from here on, out of the way of scripts.
 const PASSED_ON_FD_MIN: i32 = 100;
+/// How often we look whether the child has been stopped before it executes the command.
+const STOPPED_POLL_MS: u8 = 20;
+/// Descriptors that a process of our own keeps get numbers from here on.
+const KEPT_FD_MIN: i32 = 200;
 /// What the child needs of stack beside the arrays that execvpe(3) makes there.
 const CHILD_STACK_BYTES: usize = 64 * 1024;
 
@@ -40,6 +48,11 @@ pub struct Child {
 }
 
 impl Child {
+    /// Whether it leads a process group of its own.
+    pub fn leads_group(&self) -> bool {
+        self.leads_group
+    }
+
     /// Passes a signal on, to the whole group where the command leads one, and to the command if it has left it.
     ///
     /// # Errors
@@ -102,6 +115,8 @@ struct ChildPlan<'a> {
     start: &'a Start<'a>,
     image: Image,
     parent: Pid,
+    /// Where the child says why it could not be executed, if not in our memory.
+    tell: Option<File>,
     /// Why it could not be executed.
     failure: Errno,
 }
@@ -114,8 +129,18 @@ struct ChildPlan<'a> {
 pub fn spawn(start: &Start<'_>) -> Result<Child, SpawnError> {
     let image = Image::new(start.command, start.variables);
     let passed_on = start.keep_open.and_then(pass_on);
-    let mut stack = Vec::<u8>::with_capacity(CHILD_STACK_BYTES + image.stack_bytes());
-    let mut plan = ChildPlan { start, image, parent: nix::unistd::getpid(), failure: Errno::UnknownErrno };
+    let plan =
+        ChildPlan { start, image, parent: nix::unistd::getpid(), tell: None, failure: Errno::UnknownErrno };
+    let result = if start.own_group { spawn_at_once(plan) } else { spawn_stoppable(plan) };
+    drop(passed_on);
+    result
+}
+
+/// The child borrows our memory, and we wait in the kernel until it has executed the command. Nobody can stop it meanwhile: it
+/// is in a group of its own, which nobody knows yet.
+fn spawn_at_once(mut plan: ChildPlan<'_>) -> Result<Child, SpawnError> {
+    let leads_group = plan.start.own_group;
+    let mut stack = Vec::<u8>::with_capacity(CHILD_STACK_BYTES + plan.image.stack_bytes());
     let flags = libc::CLONE_VM | libc::CLONE_VFORK | libc::SIGCHLD;
     // SAFETY: this process has one thread, and CLONE_VFORK keeps it waiting until the child has executed the command or
     // ended; so the child has the memory for itself, and `plan` and the stack outlive it. The stack grows downwards from its
@@ -126,12 +151,42 @@ pub fn spawn(start: &Start<'_>) -> Result<Child, SpawnError> {
         libc::clone(child_main, top.cast(), flags, (&raw mut plan).cast())
     };
     let pid = Errno::result(pid).map(Pid::from_raw).map_err(SpawnError::Fork)?;
-    drop(passed_on);
     if plan.failure == Errno::UnknownErrno {
-        return Ok(Child { pid, leads_group: start.own_group });
+        return Ok(Child { pid, leads_group });
     }
     super::reap::forget(pid);
     Err(SpawnError::Exec(plan.failure))
+}
+
+/// On a terminal a key may stop the child, which shares our group, before it executes the command. So it has memory of its
+/// own, and we wait where we see that, and stop as well: whoever waits for us continues both.
+fn spawn_stoppable(mut plan: ChildPlan<'_>) -> Result<Child, SpawnError> {
+    let (mut reader, writer) = pipe2(OFlag::O_CLOEXEC)
+        .map(|(reader, writer)| (File::from(reader), File::from(writer)))
+        .map_err(SpawnError::Fork)?;
+    plan.tell = Some(writer);
+    // SAFETY: this process has one thread, so the child finds every lock free and may do anything.
+    let pid = match unsafe { fork() }.map_err(SpawnError::Fork)? {
+        ForkResult::Child => Pid::from_raw(child_main((&raw mut plan).cast())),
+        ForkResult::Parent { child } => child,
+    };
+    plan.tell = None;
+    let mut errno = [0; 4];
+    loop {
+        let mut fds = [PollFd::new(reader.as_fd(), PollFlags::POLLIN)];
+        if poll(&mut fds, STOPPED_POLL_MS).is_ok_and(|ready| ready > 0) {
+            break;
+        }
+        if super::reap::has_stopped(pid) {
+            stop_ourselves();
+        }
+    }
+    if reader.read_exact(&mut errno).is_err() {
+        // The pipe was closed by exec.
+        return Ok(Child { pid, leads_group: false });
+    }
+    super::reap::forget(pid);
+    Err(SpawnError::Exec(Errno::from_raw(i32::from_ne_bytes(errno))))
 }
 
 /// The child's part: what the caller had set is set again, then it becomes the command.
@@ -162,6 +217,9 @@ extern "C" fn child_main(plan: *mut c_void) -> c_int {
     forget_stops();
     start.inherited.restore();
     plan.failure = plan.image.execute();
+    if let Some(tell) = &mut plan.tell {
+        let _ = tell.write_all(&(plan.failure as i32).to_ne_bytes());
+    }
     // SAFETY: it ends the process without running what belongs to the parent.
     unsafe { libc::_exit(i32::from(SpawnError::Exec(plan.failure).outcome().exit_code())) }
 }
@@ -180,41 +238,41 @@ pub fn become_command(command: &[OsString]) -> SpawnError {
     SpawnError::Exec(Image::new(command, &[]).execute())
 }
 
-/// Starts a process of our own, with none of our descriptors but these two, which become its first. It does `work` and
-/// goes. To be called before there is a second thread.
+/// Starts a process of our own that has none of our descriptors but copies of these. It does `work` and goes. To be called
+/// before there is a second thread.
 ///
 /// # Errors
 /// Why there is no process.
-pub fn fork_apart(
-    keep: [BorrowedFd<'_>; 2],
-    work: impl FnOnce(&std::fs::File, &std::fs::File),
-) -> nix::Result<Pid> {
-    use std::os::fd::FromRawFd as _;
+pub fn fork_apart(keep: &[BorrowedFd<'_>], work: impl FnOnce(Vec<File>)) -> nix::Result<Pid> {
+    // Above all others, so that those can be closed; if there is no room, there is no process.
+    let high = keep.iter().map(|fd| fcntl(*fd, FcntlArg::F_DUPFD_CLOEXEC(KEPT_FD_MIN)));
+    // SAFETY: the kernel has just made these descriptors and nobody else knows them.
+    let high =
+        high.map(|fd| fd.map(|fd| unsafe { File::from_raw_fd(fd) })).collect::<nix::Result<Vec<_>>>()?;
     // SAFETY: this process has one thread, so the child finds every lock free and may do anything.
     match unsafe { fork() }? {
         ForkResult::Parent { child } => Ok(child),
         ForkResult::Child => {
-            // SAFETY: numbers only; 0 to 2 are open in this program, so none of `keep` is in the way. The files own what
-            // was put there, and nothing else uses those numbers in this process; it ends here without unwinding.
-            unsafe {
-                libc::dup2(keep[0].as_raw_fd(), 0);
-                libc::dup2(keep[1].as_raw_fd(), 1);
-                close_from(2);
-                work(&std::fs::File::from_raw_fd(0), &std::fs::File::from_raw_fd(1));
-                libc::_exit(0)
-            }
+            close_all_but(&high);
+            work(high);
+            // SAFETY: it ends the process without running what belongs to the parent.
+            unsafe { libc::_exit(0) }
         }
     }
 }
 
-/// Closes every descriptor from this one on.
-fn close_from(first: i32) {
-    let open = std::fs::read_dir("/proc/self/fd").into_iter().flatten().flatten();
-    let numbers: Vec<i32> = open.filter_map(|entry| entry.file_name().to_str()?.parse().ok()).collect();
-    numbers.into_iter().filter(|number| *number >= first).for_each(|number| {
-        // One of them was that of the directory.
-        let _ = nix::unistd::close(number);
-    });
+/// Closes every descriptor but these, which lie above [`KEPT_FD_MIN`].
+fn close_all_but(keep: &[File]) {
+    let mut numbers: Vec<u32> = keep.iter().map(|file| file.as_raw_fd().cast_unsigned()).collect();
+    numbers.sort_unstable();
+    let mut first = 0;
+    for end in numbers.into_iter().chain([u32::MAX]) {
+        if first < end {
+            // SAFETY: numbers only; what is closed belongs to the parent and is not used in this process.
+            unsafe { libc::syscall(libc::SYS_close_range, first, end - 1, 0) };
+        }
+        first = end.saturating_add(1);
+    }
 }
 
 /// Gives back the pages of code that were needed up to here. What goes on then is a wait, and needs few of them; the others
@@ -229,7 +287,6 @@ pub fn give_back_code() {
 
 /// A copy of a descriptor that survives exec.
 pub fn pass_on(fd: BorrowedFd<'_>) -> Option<OwnedFd> {
-    use std::os::fd::FromRawFd as _;
     let copy =
         fcntl(fd, FcntlArg::F_DUPFD(PASSED_ON_FD_MIN)).or_else(|_| fcntl(fd, FcntlArg::F_DUPFD(3))).ok()?;
     debug_assert_ne!(copy, fd.as_raw_fd());

@@ -27,6 +27,8 @@ const ORPHANS_POLL: Duration = Duration::from_millis(20);
 const ORPHANS_GRACE: Duration = Duration::from_secs(10);
 /// Killed orphans that are still there after this time cannot be killed.
 const KILLED_ORPHANS_MAX: Duration = Duration::from_secs(1);
+/// A command that is asked to stop does so in this time, or does not.
+const STOP_MAX: Duration = Duration::from_secs(5);
 /// The longest pause between attempts.
 const RETRY_DELAY_MAX: Duration = Duration::from_hours(1);
 
@@ -62,6 +64,8 @@ pub struct Ending {
     pub was_run: bool,
     /// Whether processes that it started are left, and are ours.
     pub orphans: bool,
+    /// The signal that killed it, if one did.
+    pub killed_by: Option<i32>,
 }
 
 /// Something to do.
@@ -73,6 +77,8 @@ pub enum Action {
     Start,
     /// Pass a signal on to the command.
     Forward(i32),
+    /// End the command and what it has started with this signal.
+    End(i32),
     /// Send a signal to what the command has left behind; SIGTERM once to each.
     SignalOrphans(i32),
     /// Stop this process until it is continued.
@@ -131,6 +137,8 @@ pub struct Settings {
     pub push_deadline: Duration,
     /// Whether output is kept, and shown at the end.
     pub shows_output: bool,
+    /// Whether a stop is for us while no command runs: nobody would continue us where nobody watches our group.
+    pub stops_alone: bool,
 }
 
 /// A run.
@@ -142,8 +150,10 @@ pub struct Run {
     next_report: Option<Instant>,
     /// Whether somebody asked the run to end: then nothing is started again.
     asked_to_end: bool,
-    /// Whether we were asked to stop, and will if the command does.
-    stop_asked: bool,
+    /// The last hangup or quit: that is no such wish, unless the command dies of it.
+    passed_on: Option<i32>,
+    /// When we were asked to stop, and will if the command does.
+    stop_asked: Option<Instant>,
 }
 
 #[derive(Debug, Clone, Copy)]
@@ -161,6 +171,7 @@ enum Phase {
 #[derive(Debug, Clone, Copy)]
 struct Limit {
     timed_out: bool,
+    killed: bool,
     next: Option<(Instant, Step)>,
 }
 
@@ -179,7 +190,8 @@ impl Run {
             attempts: 0,
             next_report: None,
             asked_to_end: false,
-            stop_asked: false,
+            passed_on: None,
+            stop_asked: None,
         };
         let actions = if settings.start_delay.is_zero() {
             run.lock(now)
@@ -208,8 +220,10 @@ impl Run {
             Phase::Locking { next_try, .. } => Some(next_try),
             Phase::Running(limit) => limit.next.map(|(at, _)| at),
             Phase::Clearing { next_look, .. } => Some(next_look),
-            Phase::Delivering { deadline, delivered: false, .. } => Some(deadline + DELIVERY_SLACK),
-            Phase::Delivering { .. } | Phase::Over => None,
+            Phase::Delivering { deadline, hurried, delivered, .. } => {
+                (hurried || !delivered).then_some(deadline + DELIVERY_SLACK)
+            }
+            Phase::Over => None,
         };
         let report = self.next_report.filter(|_| self.is_going_on());
         [due, report].into_iter().flatten().min()
@@ -228,8 +242,10 @@ impl Run {
             Event::LockBusy => self.on_busy(now),
             Event::Ended(ending) => self.on_end(ending, now),
             // Whoever waits for us sees a stopped job, as without us, and no job that goes on is held up.
-            Event::Stopped if std::mem::take(&mut self.stop_asked) => vec![Action::Stop],
-            Event::Stopped => Vec::new(),
+            Event::Stopped => match self.stop_asked.take() {
+                Some(asked) if now < asked + STOP_MAX => vec![Action::Stop],
+                _ => Vec::new(),
+            },
             Event::OrphansGone => match self.phase {
                 Phase::Clearing { ending, timed_out, .. } => self.settle(ending, timed_out, now),
                 _ => Vec::new(),
@@ -255,7 +271,7 @@ impl Run {
             self.next_report = Some(now + FIRST_REPORT_AFTER);
         }
         let next = self.settings.timeout.map(|timeout| (now + timeout, Step::TimeOut));
-        self.phase = Phase::Running(Limit { timed_out: false, next });
+        self.phase = Phase::Running(Limit { timed_out: false, killed: false, next });
         vec![Action::Start]
     }
 
@@ -271,12 +287,24 @@ impl Run {
 
     fn on_end(&mut self, ending: Ending, now: Instant) -> Vec<Action> {
         let Phase::Running(limit) = self.phase else { return Vec::new() };
-        if !ending.orphans || !(self.settings.ends_orphans || limit.timed_out) {
-            return self.settle(ending, limit.timed_out, now);
-        }
+        self.asked_to_end |= ending.killed_by.is_some() && ending.killed_by == self.passed_on;
+        let kill_after = match self.settings.kill_after {
+            None if self.settings.ends_orphans => Some(ORPHANS_GRACE),
+            after => after,
+        };
+        let clears = ending.orphans && (self.settings.ends_orphans || limit.timed_out);
+        let Some(after) = kill_after.filter(|_| clears) else {
+            let mut actions = self.settle(ending, limit.timed_out, now);
+            if clears {
+                // Asked to end, but never killed, and so not waited for.
+                actions.insert(0, Action::SignalOrphans(libc::SIGTERM));
+            }
+            return actions;
+        };
         let kill_at = match limit.next {
+            _ if limit.killed => now,
             Some((at, Step::Kill)) => at,
-            _ => now + self.settings.kill_after.unwrap_or(ORPHANS_GRACE),
+            _ => now + after,
         };
         let next_look = now + ORPHANS_POLL;
         self.phase = Phase::Clearing { kill_at, next_look, ending, timed_out: limit.timed_out };
@@ -341,13 +369,17 @@ impl Run {
                 self.phase = Phase::Locking { give_up, next_try: now + LOCK_POLL };
                 vec![Action::TryLock]
             }
-            Phase::Running(Limit { next: Some((at, step)), timed_out }) if now >= at => {
-                self.limit_reached(step, timed_out, now)
+            Phase::Running(limit @ Limit { next: Some((at, step)), .. }) if now >= at => {
+                self.limit_reached(step, limit, now)
             }
             Phase::Clearing { kill_at, next_look, ending, timed_out } if now >= next_look => {
                 self.look_after_orphans(kill_at, ending, timed_out, now)
             }
             Phase::Pausing { until } if now >= until => self.start(now),
+            // Somebody wants it to end, whoever does not read what is shown.
+            Phase::Delivering { deadline, hurried: true, .. } if now >= deadline + DELIVERY_SLACK => {
+                self.leave()
+            }
             Phase::Delivering { deadline, delivered: false, .. } if now >= deadline + DELIVERY_SLACK => {
                 self.on_delivery(true, false)
             }
@@ -356,17 +388,17 @@ impl Run {
         actions
     }
 
-    fn limit_reached(&mut self, step: Step, timed_out: bool, now: Instant) -> Vec<Action> {
+    fn limit_reached(&mut self, step: Step, limit: Limit, now: Instant) -> Vec<Action> {
         match step {
             Step::TimeOut => {
                 let next = self.settings.kill_after.map(|after| (now + after, Step::Kill));
-                self.phase = Phase::Running(Limit { timed_out: true, next });
+                self.phase = Phase::Running(Limit { timed_out: true, next, ..limit });
                 // A stopped process does not notice before it is continued.
-                vec![Action::Forward(self.settings.timeout_signal), Action::Forward(libc::SIGCONT)]
+                vec![Action::End(self.settings.timeout_signal), Action::End(libc::SIGCONT)]
             }
             Step::Kill => {
-                self.phase = Phase::Running(Limit { timed_out, next: None });
-                vec![Action::Forward(libc::SIGKILL)]
+                self.phase = Phase::Running(Limit { killed: true, next: None, ..limit });
+                vec![Action::End(libc::SIGKILL)]
             }
         }
     }
@@ -388,15 +420,20 @@ impl Run {
     fn on_signal(&mut self, signal: Signal, now: Instant) -> Vec<Action> {
         match self.phase {
             Phase::Running(limit) => {
-                self.asked_to_end |= asks_to_end(signal);
+                if asks_to_end(signal) {
+                    self.asked_to_end |= ends_for_good(signal);
+                    self.passed_on = Some(signal.number);
+                }
                 self.start_killing(limit, signal, now);
-                self.pass_on(signal)
+                self.pass_on(signal, now)
             }
             Phase::Delayed { .. } | Phase::Locking { .. } | Phase::Pausing { .. } if asks_to_end(signal) => {
                 self.conclude(Conclusion::Cancelled(signal.number), now)
             }
-            Phase::Clearing { .. } => {
-                self.asked_to_end |= asks_to_end(signal);
+            Phase::Clearing { kill_at, next_look, ending, timed_out } if ends_for_good(signal) => {
+                self.asked_to_end = true;
+                let kill_at = kill_at.min(now + HURRIED_DELIVERY_MAX);
+                self.phase = Phase::Clearing { kill_at, next_look, ending, timed_out };
                 Vec::new()
             }
             Phase::Delivering { deadline, hurried, delivered, shown } if asks_to_end(signal) => {
@@ -408,21 +445,22 @@ impl Run {
                 vec![Action::Hurry(deadline)]
             }
             Phase::Over => Vec::new(),
-            _ if stops(signal) => vec![Action::Stop],
+            _ if stops(signal) && self.settings.stops_alone => vec![Action::Stop],
             _ => Vec::new(),
         }
     }
 
     /// A termination from outside has a limit too, where somebody asked for one; a second one changes nothing.
     fn start_killing(&mut self, limit: Limit, signal: Signal, now: Instant) {
-        if let Some(after) = self.settings.termination_grace.filter(|_| asks_to_end(signal))
+        if let Some(after) = self.settings.termination_grace.filter(|_| ends_for_good(signal))
+            && !limit.killed
             && !matches!(limit.next, Some((_, Step::Kill)))
         {
             self.phase = Phase::Running(Limit { next: Some((now + after, Step::Kill)), ..limit });
         }
     }
 
-    fn pass_on(&mut self, signal: Signal) -> Vec<Action> {
+    fn pass_on(&mut self, signal: Signal, now: Instant) -> Vec<Action> {
         // SIGCHLD is about our own children, and what we sent ourselves is not for the command.
         if signal.number == libc::SIGCHLD || signal.origin == Origin::Ourselves {
             return Vec::new();
@@ -434,7 +472,11 @@ impl Run {
             Origin::Kernel => [libc::SIGXCPU, libc::SIGXFSZ].contains(&signal.number),
             Origin::Ourselves | Origin::Process => false,
         };
-        self.stop_asked = (self.stop_asked || stops(signal)) && signal.number != libc::SIGCONT;
+        if stops(signal) {
+            self.stop_asked = Some(now);
+        } else if signal.number == libc::SIGCONT {
+            self.stop_asked = None;
+        }
         if reached_already { Vec::new() } else { vec![Action::Forward(signal.number)] }
     }
 }
@@ -455,6 +497,11 @@ fn stops(signal: Signal) -> bool {
     !signal.is_ignored && [libc::SIGTSTP, libc::SIGTTIN, libc::SIGTTOU].contains(&signal.number)
 }
 
+/// A wish that nothing else can mean; a hangup may be one to read a configuration again, a quit to tell what goes on.
+fn ends_for_good(signal: Signal) -> bool {
+    asks_to_end(signal) && [libc::SIGTERM, libc::SIGINT].contains(&signal.number)
+}
+
 fn asks_to_end(signal: Signal) -> bool {
     signal.origin != Origin::Ourselves
         && !signal.is_ignored
@@ -466,8 +513,8 @@ mod tests {
     use super::*;
 
     const SECOND: Duration = Duration::from_secs(1);
-    const FAILED: Ending = Ending { success: false, was_run: true, orphans: false };
-    const SUCCEEDED: Ending = Ending { success: true, was_run: true, orphans: false };
+    const FAILED: Ending = Ending { success: false, was_run: true, orphans: false, killed_by: None };
+    const SUCCEEDED: Ending = Ending { success: true, was_run: true, orphans: false, killed_by: None };
 
     fn settings() -> Settings {
         Settings {
@@ -485,6 +532,7 @@ mod tests {
             push_interval: 15 * SECOND,
             push_deadline: 10 * SECOND,
             shows_output: false,
+            stops_alone: true,
         }
     }
 
@@ -619,12 +667,12 @@ mod tests {
         run.on(Event::Tick, start + SECOND);
         assert_eq!(
             run.on(Event::Tick, up),
-            [Action::ReportProgress, Action::Forward(libc::SIGINT), Action::Forward(libc::SIGCONT)]
+            [Action::ReportProgress, Action::End(libc::SIGINT), Action::End(libc::SIGCONT)]
         );
         // Whatever comes in meanwhile does not put it off.
         assert_eq!(run.on(term(), up + 5 * SECOND), [Action::Forward(libc::SIGTERM)]);
         assert_eq!(run.wake_at(), Some(up + 10 * SECOND));
-        assert_eq!(run.on(Event::Tick, up + 10 * SECOND), [Action::Forward(libc::SIGKILL)]);
+        assert_eq!(run.on(Event::Tick, up + 10 * SECOND), [Action::End(libc::SIGKILL)]);
         let end = up + 11 * SECOND;
         assert_eq!(
             run.on(Event::Ended(SUCCEEDED), end),
@@ -658,6 +706,59 @@ mod tests {
             run.on(Event::Tick, given_up),
             [Action::Conclude(Conclusion::TimedOut, given_up + 10 * SECOND)]
         );
+    }
+
+    #[test]
+    fn what_is_left_of_a_killed_command_is_killed_at_once_and_never_is_never() {
+        let left = Ending { orphans: true, ..FAILED };
+        let (mut run1, start) =
+            run(Settings { timeout: Some(SECOND), kill_after: Some(SECOND), ..settings() });
+        run1.on(Event::Tick, start + SECOND);
+        run1.on(Event::Tick, start + 2 * SECOND);
+        run1.on(Event::Ended(left), start + 2 * SECOND);
+        let next = start + 2 * SECOND + ORPHANS_POLL;
+        assert_eq!(run1.on(Event::Tick, next), [Action::SignalOrphans(libc::SIGKILL)]);
+
+        let (mut run2, start) = run(Settings { timeout: Some(SECOND), kill_after: None, ..settings() });
+        run2.on(Event::Tick, start + SECOND);
+        let conclude = Action::Conclude(Conclusion::TimedOut, start + 11 * SECOND);
+        assert_eq!(
+            run2.on(Event::Ended(left), start + SECOND),
+            [Action::SignalOrphans(libc::SIGTERM), conclude]
+        );
+    }
+
+    #[test]
+    fn a_hangup_is_a_wish_to_end_only_if_the_command_dies_of_it() {
+        let retrying = Settings { retries: 5, ..settings() };
+        let hangup = signal(libc::SIGHUP, Origin::Process);
+        let (mut run1, start) = run(retrying);
+        run1.on(hangup, start);
+        assert_eq!(run1.on(Event::Ended(FAILED), start), [], "it is tried again");
+        let (mut run2, start) = run(retrying);
+        run2.on(hangup, start);
+        let killed = Ending { killed_by: Some(libc::SIGHUP), ..FAILED };
+        assert_eq!(run2.on(Event::Ended(killed), start), as_ended(start));
+        let (mut run3, start) = run(Settings { termination_grace: Some(SECOND), ..settings() });
+        run3.on(hangup, start);
+        assert_eq!(run3.wake_at(), Some(start + FIRST_REPORT_AFTER));
+    }
+
+    #[test]
+    fn a_stop_that_was_ignored_is_forgotten() {
+        let (mut run, now) = run(settings());
+        run.on(signal(libc::SIGTSTP, Origin::Process), now);
+        assert_eq!(run.on(Event::Stopped, now + STOP_MAX), [], "somebody stopped the command alone");
+    }
+
+    #[test]
+    fn who_does_not_read_what_is_shown_holds_nobody_up_who_wants_to_end() {
+        let (mut run, start) = run(Settings { shows_output: true, ..settings() });
+        run.on(Event::Ended(FAILED), start);
+        run.on(Event::Delivered, start);
+        run.on(term(), start);
+        let end = start + HURRIED_DELIVERY_MAX + DELIVERY_SLACK;
+        assert_eq!((run.wake_at(), run.on(Event::Tick, end)), (Some(end), vec![Action::Exit]));
     }
 
     #[test]
@@ -736,7 +837,7 @@ mod tests {
         assert_eq!(run2.on(term(), start), [Action::Forward(libc::SIGTERM)]);
         run2.on(term(), start + SECOND);
         run2.on(Event::Tick, start + SECOND);
-        assert_eq!(run2.on(Event::Tick, start + 10 * SECOND), [Action::Forward(libc::SIGKILL)]);
+        assert_eq!(run2.on(Event::Tick, start + 10 * SECOND), [Action::End(libc::SIGKILL)]);
         assert_eq!(run2.on(Event::Ended(FAILED), start + 10 * SECOND), as_ended(start + 10 * SECOND));
     }
 }
