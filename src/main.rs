@@ -105,7 +105,10 @@ impl Surroundings for Machine {
             return Err(io::Error::other("it is not a file"));
         }
         let mut text = String::new();
-        file.take(CONFIG_BYTES_MAX).read_to_string(&mut text)?;
+        file.take(CONFIG_BYTES_MAX + 1).read_to_string(&mut text)?;
+        if text.len() as u64 > CONFIG_BYTES_MAX {
+            return Err(io::Error::other(format!("it is larger than {CONFIG_BYTES_MAX} bytes")));
+        }
         Ok(text)
     }
 }

@@ -122,10 +122,9 @@ impl FileReader<'_> {
             return self.warn(at, name, unknown(name));
         };
         match values(option.takes, value.get_ref()) {
-            Ok(Some(values)) => {
+            Ok(values) => {
                 settings.0.insert(option.name, Setting { place: self.place(at, name), values });
             }
-            Ok(None) => {}
             Err(problem) => self.warn(at, name, problem),
         }
     }
@@ -143,12 +142,12 @@ fn unknown(name: &str) -> String {
     }
 }
 
-/// The value as a flag would have it; `None` where the file switches something off that is off anyway.
-fn values(takes: Takes, value: &DeValue<'_>) -> Result<Option<Vec<OsString>>, String> {
+/// The value as a flag would have it; none where the file switches something off that another part of it switches on.
+fn values(takes: Takes, value: &DeValue<'_>) -> Result<Vec<OsString>, String> {
     match (takes, value) {
-        (Takes::Optional(_), DeValue::Boolean(given)) => Ok(given.then(|| vec![OsString::new()])),
+        (Takes::Optional(_), DeValue::Boolean(given)) => Ok(given.then(OsString::new).into_iter().collect()),
         (Takes::Many(_), DeValue::Array(values)) => {
-            values.iter().map(|value| scalar(value.get_ref())).collect::<Result<_, _>>().map(Some)
+            values.iter().map(|value| scalar(value.get_ref())).collect::<Result<_, _>>()
         }
         (Takes::Many("NAME=VALUE"), DeValue::Table(pairs)) => pairs
             .iter()
@@ -157,17 +156,19 @@ fn values(takes: Takes, value: &DeValue<'_>) -> Result<Option<Vec<OsString>>, St
                 pair.push(scalar(value.get_ref())?);
                 Ok(pair)
             })
-            .collect::<Result<_, _>>()
-            .map(Some),
-        (_, value) => scalar(value).map(|value| Some(vec![value])),
+            .collect::<Result<_, _>>(),
+        (_, value) => scalar(value).map(|value| vec![value]),
     }
 }
 
 fn scalar(value: &DeValue<'_>) -> Result<OsString, String> {
     match value {
         DeValue::String(text) => Ok(text.as_ref().into()),
-        DeValue::Integer(number) => Ok(number.as_str().into()),
-        DeValue::Float(number) => Ok(number.as_str().into()),
+        DeValue::Integer(number) => {
+            let value = i64::from_str_radix(&number.as_str().replace('_', ""), number.radix());
+            value.map(|value| value.to_string().into()).map_err(|_| "the number is too large".to_owned())
+        }
+        DeValue::Float(number) => Ok(number.as_str().replace('_', "").into()),
         DeValue::Boolean(yes) => Ok(yes.to_string().into()),
         other => Err(format!("it cannot be {}", other.type_str())),
     }

@@ -161,6 +161,8 @@ pub struct DeliveryConfig {
     pub dry_run: bool,
     /// Whether failed delivery is a failure.
     pub strict: bool,
+    /// Whether a server was named to which nothing can be pushed.
+    pub has_bad_target: bool,
 }
 
 /// Where the spool is, for those who look after it.
@@ -308,8 +310,10 @@ fn timetable(reader: &mut Reader<'_>) -> Timetable {
 fn delivery(reader: &mut Reader<'_>) -> DeliveryConfig {
     let textfile_dir = reader.path("textfile-dir");
     let spool = reader.path("spool-dir").map_or(SpoolPlace::Default, SpoolPlace::Dir);
+    let targets = targets(reader, textfile_dir.is_some());
     DeliveryConfig {
-        targets: targets(reader, textfile_dir.is_some()),
+        has_bad_target: reader.warnings.iter().any(|warning| warning.option.contains(PUSH_URL)),
+        targets,
         access: access(reader),
         textfile_dir,
         spool: if reader.flag("no-spool") { SpoolPlace::Nowhere } else { spool },

@@ -170,6 +170,10 @@ fn split(option: &RunOption, value: OsString) -> Vec<OsString> {
             split_urls(list).into_iter().map(OsString::from).collect()
         }
         (Takes::Many(_), Some(list)) => list.split(',').map(str::trim).map(OsString::from).collect(),
+        // As those that are nothing but switches.
+        (Takes::Optional(_), Some(text)) if let Ok(is_on) = boolean(text) => {
+            is_on.then(OsString::new).into_iter().collect()
+        }
         _ => vec![value],
     }
 }

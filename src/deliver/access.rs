@@ -92,6 +92,28 @@ impl Access {
         Ok(builder.tls_backend_preconfigured(self.tls(target.is_tls())?))
     }
 
+    /// Whether there are files to read.
+    pub(super) fn has_files(&self) -> bool {
+        let Self { password_file, bearer_token_file, ca_file, cert_file, key_file, .. } = self;
+        [password_file, bearer_token_file, ca_file, cert_file, key_file].iter().any(|file| file.is_some())
+    }
+
+    /// The same for somebody who works in another directory.
+    #[must_use]
+    pub(super) fn absolute(&self) -> Self {
+        let absolute = |file: &Option<PathBuf>| {
+            file.as_ref().map(|file| std::path::absolute(file).unwrap_or_else(|_| file.clone()))
+        };
+        Self {
+            password_file: absolute(&self.password_file),
+            bearer_token_file: absolute(&self.bearer_token_file),
+            ca_file: absolute(&self.ca_file),
+            cert_file: absolute(&self.cert_file),
+            key_file: absolute(&self.key_file),
+            ..self.clone()
+        }
+    }
+
     fn header_map(&self, target: &Target) -> HeaderMap {
         let mut headers = HeaderMap::new();
         for (name, value) in &self.headers {
@@ -118,7 +140,11 @@ impl Access {
             let pair = format!("{user}:{password}");
             format!("Basic {}", base64::engine::general_purpose::STANDARD.encode(pair))
         };
-        HeaderValue::from_str(&text).ok()
+        let value = HeaderValue::from_str(&text).ok();
+        if value.is_none() {
+            warn!("pushing without authentication: the secret has characters that no header may have");
+        }
+        value
     }
 
     /// TLS with the system's root certificates, or Mozilla's where the system has none, as in an empty container; or with
@@ -197,8 +223,11 @@ fn read_secret(file: &Path, option: &str) -> Option<String> {
 
 fn read(file: &Path, option: &str) -> Option<Vec<u8>> {
     use std::io::Read as _;
+    use std::os::unix::fs::OpenOptionsExt as _;
     let mut bytes = Vec::new();
-    let read = fs::File::open(file).and_then(|file| file.take(FILE_BYTES_MAX).read_to_end(&mut bytes));
+    // A FIFO that nobody writes to has nothing to say.
+    let open = fs::File::options().read(true).custom_flags(libc::O_NONBLOCK).open(file);
+    let read = open.and_then(|file| file.take(FILE_BYTES_MAX).read_to_end(&mut bytes));
     match read {
         Ok(_) => Some(bytes),
         Err(error) => {

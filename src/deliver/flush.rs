@@ -5,12 +5,13 @@ use std::io;
 use std::sync::Arc;
 use std::time::Duration;
 
-use tracing::{debug, info, warn};
+use tracing::{info, warn};
 
 use super::beside::beside;
 use super::push::{PushClient, PushError};
 use super::spool::{Entry, Spool};
 use super::{Access, Target};
+use crate::grouping::GroupingKey;
 
 /// How long one push may take.
 const PUSH_MAX: Duration = Duration::from_secs(10);
@@ -26,24 +27,47 @@ pub struct Flushed {
     pub refused: usize,
 }
 
-/// Delivers what waits, the oldest first; only to one server if there is one. A server that does not answer is not asked
-/// again. `None` if another process is at it.
+/// What a run delivers for others beside its own: what waits for its server, but for its own group, of which it knows better.
+#[derive(Debug, Clone)]
+pub(super) struct Others {
+    /// The server.
+    pub target: Target,
+    /// The run's own group.
+    pub own: GroupingKey,
+}
+
+/// Delivers what waits, the oldest first. A server that does not answer is not asked again. `None` if another process is at
+/// it.
 ///
 /// # Errors
 /// What the file system said.
-pub async fn flush(spool: Arc<Spool>, only: Option<Target>) -> io::Result<Option<Flushed>> {
+pub async fn flush(spool: Arc<Spool>) -> io::Result<Option<Flushed>> {
+    flush_some(spool, None).await
+}
+
+/// The same, of all or of the others; then it is no matter of the run's if something cannot be delivered.
+///
+/// # Errors
+/// What the file system said.
+pub(super) async fn flush_some(spool: Arc<Spool>, others: Option<Others>) -> io::Result<Option<Flushed>> {
     let there = spool.clone();
     let names = beside(move || there.names()).await??;
     if names.is_empty() {
         return Ok(Some(Flushed::default()));
     }
     let Some(_claim) = spool.claim()? else { return Ok(None) };
-    let mut flush =
-        Flush { spool, clients: HashMap::new(), dead: HashSet::new(), flushed: Flushed::default() };
+    let mut flush = Flush {
+        spool,
+        clients: HashMap::new(),
+        dead: HashSet::new(),
+        flushed: Flushed::default(),
+        tells: others.is_none(),
+    };
     for name in names {
         let there = flush.spool.clone();
         let Some(entry) = beside(move || there.entry(&name)).await? else { continue };
-        if only.as_ref().is_none_or(|only| *only == entry.target) {
+        let is_meant = |others: &Others| others.target == entry.target && others.own != entry.key;
+        if others.as_ref().is_none_or(is_meant) {
             flush.deliver(entry).await?;
         }
     }
@@ -56,6 +80,8 @@ struct Flush {
     /// Servers that did not answer.
     dead: HashSet<String>,
     flushed: Flushed,
+    /// Whether what cannot be delivered is told.
+    tells: bool,
 }
 
 impl Flush {
@@ -73,10 +99,16 @@ impl Flush {
                 self.remove(entry).await
             }
             Err(error) if error.is_worth_keeping() => {
-                debug!(job, url = %entry.target, %error, "not pushed from the spool");
-                warn!(url = %entry.target, %error, "what waits in the spool could not be pushed");
+                if self.tells {
+                    warn!(job, url = %entry.target, %error, "what waits in the spool could not be pushed");
+                } else {
+                    info!(job, url = %entry.target, %error, "what waits in the spool could not be pushed");
+                }
                 self.flushed.left += 1;
-                self.dead.insert(server);
+                // Another answer is about this push, or who we said that we are.
+                if error.is_retryable() {
+                    self.dead.insert(server);
+                }
                 Ok(())
             }
             Err(error) => {

@@ -9,7 +9,7 @@ use tracing::{debug, error, info, warn};
 use super::backoff::Backoff;
 use super::beside::beside;
 use super::courier::{Order, Sinks, deadline, next, time_left};
-use super::flush::flush;
+use super::flush::{Others, flush_some};
 use super::push::{PushClient, PushError};
 use super::spool::{Entry, Spool};
 use super::target::Target;
@@ -21,6 +21,8 @@ const PROGRESS_MAX: Duration = Duration::from_secs(5);
 const PROGRESS_GRACE: Duration = Duration::from_secs(1);
 /// How long a request that was given up has to be served before the last report is sent again.
 const SETTLE: Duration = Duration::from_millis(500);
+/// What has not been answered for longer than this will not be served any more.
+const UNANSWERED_MAX: Duration = Duration::from_secs(30);
 /// An attempt may take this part of the time that is left, so that there is time for another one...
 const ATTEMPT_PARTS: u32 = 2;
 /// ... but not less than this, if there is so much.
@@ -42,6 +44,15 @@ pub(super) struct Lane {
     idle: fn(),
 }
 
+/// What became of a push of a run's progress.
+#[derive(Debug, Clone, Copy)]
+enum Progress {
+    Taken,
+    Refused,
+    /// It may yet be served.
+    Unanswered,
+}
+
 /// What waits in the spool when a run begins to push.
 #[derive(Default)]
 struct Waiting {
@@ -58,28 +69,32 @@ impl Lane {
 
     /// Goes on until the last report has been delivered or given up; tells which.
     pub(super) async fn run(mut self) -> bool {
-        let waiting = self.look_into_spool();
-        let mut client = PushClient::new(&self.target, &self.sinks.access);
-        let mut unsettled = false;
+        let mut waiting = self.look_into_spool();
+        let mut client = self.client().await;
+        let mut unsettled: Option<Instant> = None;
         let mut flushing = None;
         while let Some((report, is_last)) = next(&mut self.inbox).await {
             if is_last {
                 let waiting = tokio::time::timeout(LOOK_MAX, waiting).await.ok().and_then(Result::ok);
+                let unsettled = unsettled.is_some_and(|at| at.elapsed() < UNANSWERED_MAX);
                 return self
                     .finish(client, &report, waiting.unwrap_or_default(), unsettled, flushing.is_some())
                     .await;
             }
             if let Ok(client) = &mut client {
-                unsettled = self.progress(client, &report, unsettled).await;
-                if !unsettled && flushing.is_none() {
-                    // The server is there, and the run has time.
-                    flushing = self
-                        .sinks
-                        .spool
-                        .clone()
-                        .map(|spool| tokio::spawn(flush(spool, Some(self.target.clone()))));
+                match self.progress(client, &report).await {
+                    Progress::Taken if flushing.is_none() => {
+                        // The server is there, and the run has time.
+                        let flush =
+                            self.sinks.spool.clone().map(|spool| flush_some(spool, Some(self.others())));
+                        flushing = flush.map(tokio::spawn);
+                    }
+                    Progress::Unanswered => unsettled = Some(Instant::now()),
+                    Progress::Taken | Progress::Refused => {}
                 }
             }
+            // What waits may be something else when the run ends.
+            waiting = self.look_into_spool();
             (self.idle)();
         }
         false
@@ -101,22 +116,45 @@ impl Lane {
         waiting
     }
 
-    /// Pushes a run's progress; returns whether a push may be on its way whose answer we have not seen.
-    async fn progress(&self, client: &PushClient, report: &Report, unsettled: bool) -> bool {
+    /// Everybody else who waits for this server.
+    fn others(&self) -> Others {
+        Others { target: self.target.clone(), own: self.sinks.key.clone() }
+    }
+
+    /// A client; made beside where that means to read files, which may hang.
+    async fn client(&self) -> Result<PushClient, PushError> {
+        let (target, access) = (self.target.clone(), self.sinks.access.clone());
+        if !target.is_tls() && !access.has_files() {
+            return PushClient::new(&target, &access);
+        }
+        let mut inbox = self.inbox.clone();
+        let made = beside(move || PushClient::new(&target, &access));
+        let over = async {
+            let _ = inbox.wait_for(|order| order.deadline.is_some()).await;
+            tokio::time::sleep(time_left(&inbox) / 2).await;
+        };
+        tokio::select! {
+            client = made => client.unwrap_or_else(|error| Err(PushError::Client(error.to_string()))),
+            () = over => Err(PushError::NoAnswer("a file with a secret or a certificate cannot be read in time".to_owned())),
+        }
+    }
+
+    /// Pushes a run's progress.
+    async fn progress(&self, client: &PushClient, report: &Report) -> Progress {
         let url = &self.target;
         let attempt = tokio::time::timeout(PROGRESS_MAX, self.push_once(client, report, false));
         tokio::select! {
             result = attempt => match result {
-                Ok(Ok(())) => return false,
+                Ok(Ok(())) => return Progress::Taken,
                 Ok(Err(error)) => {
                     debug!(%url, %error, "progress not pushed");
-                    return unsettled | error.is_unanswered();
+                    return if error.is_unanswered() { Progress::Unanswered } else { Progress::Refused };
                 }
                 Err(_) => debug!(%url, "progress not pushed in time"),
             },
             () = grace(self.inbox.clone()) => debug!(%url, "progress not pushed before the end"),
         }
-        true
+        Progress::Unanswered
     }
 
     /// Pushes a report, and without the command's metrics if the server finds fault with it.
@@ -167,7 +205,14 @@ impl Lane {
             }
             Err(error) => {
                 let kept = match &error {
-                    Some(error) if !error.is_worth_keeping() => "it is lost".to_owned(),
+                    Some(error) if !error.is_worth_keeping() => {
+                        if keeping.is_begun() {
+                            let _ =
+                                tokio::time::timeout(time_left(&self.inbox) + SPOOL_SLACK, keeping.undo())
+                                    .await;
+                        }
+                        "it is lost".to_owned()
+                    }
                     _ => keeping.end(time_left(&self.inbox) + SPOOL_SLACK).await,
                 };
                 let error = error.map_or_else(|| "no answer".to_owned(), |error| error.to_string());
@@ -227,7 +272,7 @@ impl Lane {
                 keeping.undo().await;
             }
             if let Some(spool) = self.sinks.spool.clone().filter(|_| waiting.others && !is_flushed) {
-                let _ = tokio::time::timeout(FLUSH_MAX, flush(spool, Some(self.target.clone()))).await;
+                let _ = tokio::time::timeout(FLUSH_MAX, flush_some(spool, Some(self.others()))).await;
             }
         };
         tokio::select! {
@@ -263,7 +308,7 @@ impl Keeping {
     fn new(lane: &Lane, report: &Report) -> Self {
         let entry = Entry {
             target: lane.target.clone(),
-            access: lane.sinks.access.clone(),
+            access: lane.sinks.access.absolute(),
             key: lane.sinks.key.clone(),
             body: body(&report.families),
             at_micros: report.at_micros,

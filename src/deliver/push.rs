@@ -54,11 +54,10 @@ impl PushError {
         }
     }
 
-    /// Whether the same push may be taken when somebody has set something right, so that it is worth keeping.
+    /// Whether the same push may be taken when somebody has set something right, so that it is worth keeping: all but what
+    /// is wrong in itself.
     pub(super) fn is_worth_keeping(&self) -> bool {
-        let denied =
-            [StatusCode::UNAUTHORIZED, StatusCode::FORBIDDEN, StatusCode::PROXY_AUTHENTICATION_REQUIRED];
-        self.is_retryable() || matches!(self, Self::Answer { status, .. } if denied.contains(status))
+        !matches!(self, Self::Answer { status: StatusCode::BAD_REQUEST, .. })
     }
 
     /// Whether the request may have reached the server, and may yet be served.
@@ -66,9 +65,11 @@ impl PushError {
         matches!(self, Self::NoAnswer(_))
     }
 
-    /// Whether the server finds fault with what was pushed.
+    /// Whether the server finds fault with what was pushed: with less of it, it may be content.
     pub(super) fn is_bad_request(&self) -> bool {
-        matches!(self, Self::Answer { status: StatusCode::BAD_REQUEST, .. })
+        let about_content =
+            [StatusCode::BAD_REQUEST, StatusCode::PAYLOAD_TOO_LARGE, StatusCode::UNPROCESSABLE_ENTITY];
+        matches!(self, Self::Answer { status, .. } if about_content.contains(status))
     }
 
     /// How long the server asks to be left alone.

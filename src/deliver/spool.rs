@@ -41,6 +41,8 @@ const LOCK_MAX: Duration = Duration::from_secs(5);
 /// What a file begins with; a checksum of the rest follows.
 const MAGIC: &str = "jobmon spool 1";
 const ENTRY_SUFFIX: &str = ".push";
+/// Runs that overlap say what they have to say within this time, in microseconds; what seems to be later is of a wrong clock.
+const OVERLAP_MAX_MICROS: i64 = 3600 * 1_000_000;
 const DAMAGED_SUFFIX: &str = ".damaged";
 const LOCK_SUFFIX: &str = ".lock";
 /// Whoever writes an entry has done so after this time, or has died.
@@ -162,7 +164,7 @@ impl Spool {
             return Ok(());
         }
         let _lock = self.lock(&name)?;
-        let is_same = Self::read(&path)?.is_some_and(|entry| entry.at_micros <= delivered.at_micros);
+        let is_same = Self::read(&path)?.is_some_and(|entry| !entry.is_later_than(delivered));
         if is_same { fs::remove_file(path) } else { Ok(()) }
     }
 
@@ -201,11 +203,17 @@ impl Spool {
     /// # Errors
     /// What the file system said.
     pub fn clear(&self) -> io::Result<usize> {
-        let names = self.names()?;
-        for name in &names {
-            fs::remove_file(self.dir.join(name))?;
+        let mut dropped = 0;
+        for name in self.names()? {
+            match fs::remove_file(self.dir.join(name)) {
+                Ok(()) => dropped += 1,
+                // Somebody else was quicker, or it is no entry at all.
+                Err(error)
+                    if [io::ErrorKind::NotFound, io::ErrorKind::IsADirectory].contains(&error.kind()) => {}
+                Err(error) => return Err(error),
+            }
         }
-        Ok(names.len())
+        Ok(dropped)
     }
 
     /// The right to deliver entries of others, which one process has at a time. `None` if another one has it.
@@ -314,10 +322,16 @@ impl Entry {
         name(&self.target, &self.key)
     }
 
-    /// What both say, the later one where they disagree.
+    /// Whether this was said after the other, which is said now: by the clock, unless that was set back meanwhile.
+    fn is_later_than(&self, now: &Self) -> bool {
+        let ahead = self.at_micros - now.at_micros;
+        ahead > 0 && ahead < OVERLAP_MAX_MICROS
+    }
+
+    /// What this and another, said now, say together; the later one where they disagree.
     #[must_use]
     pub fn merged_with(&self, other: &Self) -> Self {
-        let (older, newer) = if self.at_micros <= other.at_micros { (self, other) } else { (other, self) };
+        let (older, newer) = if self.is_later_than(other) { (other, self) } else { (self, other) };
         let parse = |entry: &Self| text::parse(&entry.body, Validation::Legacy).unwrap_or_default();
         let mut families = parse(newer);
         let old = parse(older);

@@ -102,6 +102,11 @@ pub(super) fn hide_secrets(url: &mut Url) {
     let _ = url.set_username("");
     let _ = url.set_password(None);
     url.set_query(None);
+    // What was meant to be a password may have ended up behind a # or a slash of its own.
+    url.set_fragment(None);
+    if url.path().contains('@') {
+        url.set_path("/***");
+    }
 }
 
 /// Without secrets.

@@ -36,7 +36,7 @@ use std::time::Instant;
 use chrono::{DateTime, Utc};
 use tracing::error;
 
-use crate::config::{OutputMode, RunConfig, Warning};
+use crate::config::{RunConfig, Warning};
 use collect::Collector;
 use event_loop::Supervision;
 use evidence::Evidence;
@@ -92,7 +92,6 @@ fn settings(config: &RunConfig, shares_group: bool) -> Settings {
         push_interval: config.delivery.push_interval,
         push_deadline: config.delivery.push_deadline,
         stops_alone: !signals::is_group_orphaned(),
-        shows_output: control.output == OutputMode::OnFailure,
     }
 }
 

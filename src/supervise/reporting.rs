@@ -120,6 +120,7 @@ impl Supervision<'_> {
         };
         let code = outcome.exit_code();
         let is_success = code == 0 && outcome.is_success(&self.config.control.success_codes);
+        let is_lost = is_lost || self.config.delivery.has_bad_target;
         if self.config.delivery.strict && is_lost && is_success { EXIT_NOT_DELIVERED } else { code }
     }
 

@@ -10,7 +10,7 @@ use croner::{Cron, errors::CronError};
 use crate::config::Timetable;
 
 /// A run that starts a little early, because the clock was set back by that much, is the run of the coming minute.
-const EARLY_MAX: TimeDelta = TimeDelta::seconds(30);
+const EARLY_MAX: TimeDelta = TimeDelta::seconds(1);
 
 /// Why nobody can tell when the next run is due.
 #[derive(Debug, thiserror::Error)]
@@ -54,8 +54,13 @@ pub fn next_run(
 }
 
 fn parse(schedule: &str) -> Result<Cron, ScheduleError> {
-    let parser = CronParser::builder().seconds(Seconds::Disallowed).year(Year::Disallowed).build();
-    parser.parse(schedule.trim()).map_err(|error| ScheduleError::Cron(schedule.to_owned(), error))
+    let fields: Vec<&str> = schedule.split_whitespace().collect();
+    // A day must be right in both ways if one of them begins with a star, such as */2; else in one of them (crontab(5)).
+    let both = [2, 4].iter().any(|field| fields.get(*field).is_some_and(|field| field.starts_with('*')));
+    let parser =
+        CronParser::builder().seconds(Seconds::Disallowed).year(Year::Disallowed).dom_and_dow(both).build();
+    let schedule_or_alias = if schedule.trim() == "@midnight" { "@daily" } else { schedule.trim() };
+    parser.parse(schedule_or_alias).map_err(|error| ScheduleError::Cron(schedule.to_owned(), error))
 }
 
 fn next_in<Z: chrono::TimeZone>(cron: &Cron, after: &DateTime<Z>) -> Result<DateTime<Utc>, CronError>
@@ -94,8 +99,10 @@ mod tests {
             ("0 0 1 jan,JUL *", "2026-11-23T00:00:00Z", "2027-01-01T00:00:00Z"),
             ("30 4 * * 7", "2026-11-23T00:00:00Z", "2026-11-29T04:30:00Z"),
             ("30 4 * * sun", "2026-11-23T00:00:00Z", "2026-11-29T04:30:00Z"),
-            // Either of the two, as cron has it.
+            // Either of the two, as cron has it; both, if one begins with a star.
             ("0 0 13 * fri", "2026-11-23T00:00:00Z", "2026-11-27T00:00:00Z"),
+            ("0 0 */2 * mon", "2026-11-23T00:00:00Z", "2026-12-07T00:00:00Z"),
+            ("@midnight", "2026-11-23T00:10:00Z", "2026-11-24T00:00:00Z"),
             ("0 0 29 2 *", "2026-11-23T00:00:00Z", "2028-02-29T00:00:00Z"),
             ("@hourly", "2026-11-23T00:10:00Z", "2026-11-23T01:00:00Z"),
             ("@daily", "2026-11-23T00:10:00Z", "2026-11-24T00:00:00Z"),

@@ -18,7 +18,7 @@ pub const FIRST_REPORT_AFTER: Duration = Duration::from_millis(100);
 /// How long delivery may go on after somebody has asked us to end.
 const HURRIED_DELIVERY_MAX: Duration = Duration::from_secs(2);
 /// How long after the deadline we stop waiting for those who deliver.
-const DELIVERY_SLACK: Duration = Duration::from_millis(100);
+const DELIVERY_SLACK: Duration = Duration::from_millis(160);
 /// How often a lock that is held is asked for.
 const LOCK_POLL: Duration = Duration::from_millis(50);
 /// How often we look whether orphans are gone.
@@ -49,7 +49,7 @@ pub enum Event {
     Signal(Signal),
     /// The last report has been delivered, or given up.
     Delivered,
-    /// The command's output has been shown.
+    /// What was kept of the command's output has been shown, if there is something to show.
     Shown,
     /// Time has passed.
     Tick,
@@ -135,8 +135,6 @@ pub struct Settings {
     pub push_interval: Duration,
     /// Total time of the last delivery.
     pub push_deadline: Duration,
-    /// Whether output is kept, and shown at the end.
-    pub shows_output: bool,
     /// Whether a stop is for us while no command runs: nobody would continue us where nobody watches our group.
     pub stops_alone: bool,
 }
@@ -334,8 +332,7 @@ impl Run {
 
     fn conclude(&mut self, conclusion: Conclusion, now: Instant) -> Vec<Action> {
         let deadline = now + self.settings.push_deadline;
-        let shown = !self.settings.shows_output;
-        self.phase = Phase::Delivering { deadline, hurried: false, delivered: false, shown };
+        self.phase = Phase::Delivering { deadline, hurried: false, delivered: false, shown: false };
         vec![Action::Conclude(conclusion, deadline)]
     }
 
@@ -531,7 +528,6 @@ mod tests {
             random: 0.0,
             push_interval: 15 * SECOND,
             push_deadline: 10 * SECOND,
-            shows_output: false,
             stops_alone: true,
         }
     }
@@ -569,6 +565,7 @@ mod tests {
         let end = first + 17 * SECOND;
         assert_eq!(run.on(Event::Ended(SUCCEEDED), end), as_ended(end));
         assert_eq!(run.on(Event::Tick, end + SECOND), []);
+        assert_eq!(run.on(Event::Shown, end + SECOND), []);
         assert_eq!(run.on(Event::Delivered, end + SECOND), [Action::Exit]);
         assert_eq!(run.wake_at(), None);
     }
@@ -647,13 +644,14 @@ mod tests {
     fn delivery_that_hangs_is_left() {
         let (mut run, start) = run(settings());
         run.on(Event::Ended(SUCCEEDED), start);
+        run.on(Event::Shown, start);
         assert_eq!(run.on(Event::Tick, start + 10 * SECOND), []);
         assert_eq!(run.on(Event::Tick, start + 10 * SECOND + DELIVERY_SLACK), [Action::Exit]);
     }
 
     #[test]
     fn output_is_shown_to_the_end() {
-        let (mut run, start) = run(Settings { shows_output: true, ..settings() });
+        let (mut run, start) = run(settings());
         run.on(Event::Ended(FAILED), start);
         assert_eq!(run.on(Event::Delivered, start), []);
         assert_eq!(run.wake_at(), None);
@@ -753,7 +751,7 @@ mod tests {
 
     #[test]
     fn who_does_not_read_what_is_shown_holds_nobody_up_who_wants_to_end() {
-        let (mut run, start) = run(Settings { shows_output: true, ..settings() });
+        let (mut run, start) = run(settings());
         run.on(Event::Ended(FAILED), start);
         run.on(Event::Delivered, start);
         run.on(term(), start);

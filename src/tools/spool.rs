@@ -1,6 +1,6 @@
 //! `jobmon spool`: the pushes that wait, shown, delivered, thrown away.
 
-use std::io;
+use std::io::{self, Write as _};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -11,6 +11,13 @@ use tracing::error;
 use crate::cli::{SpoolCall, SpoolVerb};
 use crate::config::SpoolConfig;
 use crate::deliver::{Entry, Flushed, Spool, flush};
+
+/// Prints a line; whoever has gone wants no more.
+macro_rules! say {
+    ($($text:tt)*) => {
+        let _ = writeln!(io::stdout(), $($text)*);
+    };
+}
 
 /// How long another process that delivers is waited for.
 const CLAIM_MAX: Duration = Duration::from_secs(30);
@@ -29,7 +36,7 @@ pub fn run(call: &SpoolCall, config: &SpoolConfig) -> u8 {
         SpoolVerb::List => list(&spool, call.json).map(|()| 0),
         SpoolVerb::Flush => deliver(&spool),
         SpoolVerb::Drop => spool.clear().map(|count| {
-            println!("{count} dropped");
+            say!("{count} dropped");
             0
         }),
     };
@@ -72,21 +79,27 @@ fn list(spool: &Spool, json: bool) -> io::Result<()> {
     let items: Vec<Item> =
         names.iter().filter_map(|name| spool.entry(name)).map(|entry| Item::new(&entry, now)).collect();
     if json {
-        println!("{}", serde_json::to_string_pretty(&items)?);
+        say!("{}", serde_json::to_string_pretty(&items)?);
         return Ok(());
     }
     if items.is_empty() {
-        println!("nothing waits in {}", spool.dir().display());
+        say!("nothing waits in {}", spool.dir().display());
         return Ok(());
     }
     let width =
         |length: fn(&Item) -> usize, title: &str| items.iter().map(length).max().max(Some(title.len()));
     let job = width(|item| item.job.chars().count(), "JOB").unwrap_or_default();
     let grouping = width(|item| item.grouping.chars().count(), "GROUPING").unwrap_or_default();
-    println!("{:20}  {:job$}  {:grouping$}  {:>8}  URL", "TIME", "JOB", "GROUPING", "BYTES");
+    say!("{:20}  {:job$}  {:grouping$}  {:>8}  URL", "TIME", "JOB", "GROUPING", "BYTES");
     for item in items {
+        let item = Item {
+            // A terminal must not take a name for a command.
+            job: item.job.escape_debug().to_string(),
+            grouping: item.grouping.escape_debug().to_string(),
+            ..item
+        };
         let Item { time, job: name, grouping: labels, url, bytes, .. } = item;
-        println!("{time:20}  {name:job$}  {labels:grouping$}  {bytes:8}  {url}");
+        say!("{time:20}  {name:job$}  {labels:grouping$}  {bytes:8}  {url}");
     }
     Ok(())
 }
@@ -96,7 +109,7 @@ fn deliver(spool: &Spool) -> io::Result<u8> {
     let spool = Arc::new(spool.clone());
     let start = Instant::now();
     let Flushed { delivered, left, refused } = loop {
-        if let Some(flushed) = runtime.block_on(flush(spool.clone(), None))? {
+        if let Some(flushed) = runtime.block_on(flush(spool.clone()))? {
             break flushed;
         }
         if start.elapsed() > CLAIM_MAX {
@@ -104,6 +117,6 @@ fn deliver(spool: &Spool) -> io::Result<u8> {
         }
         std::thread::sleep(CLAIM_POLL);
     };
-    println!("{delivered} delivered, {left} left, {refused} refused");
+    say!("{delivered} delivered, {left} left, {refused} refused");
     Ok(if left + refused == 0 { 0 } else { EXIT_FAILURE })
 }
