@@ -489,6 +489,27 @@ fn e20_a_stop_while_the_command_starts_wedges_nothing() {
     }
 }
 
+/// Ctrl-Z at any moment of the start, which a long PATH makes longer: both stop, and `fg` continues both.
+#[test]
+fn e20_a_key_on_a_terminal_while_the_command_starts_wedges_nothing() {
+    let script = r#"
+os.environ["PATH"] = ":".join(f"/none/{n}" for n in range(150)) + ":/usr/bin:/bin"
+shell()
+read_until(b"$ ")
+for round in range(60):
+    os.write(terminal, f"{sys.argv[1]} --no-push -- sleep 0.1\n".encode())
+    # Another moment each time.
+    moment = time.monotonic() + round * 0.00015
+    while time.monotonic() < moment:
+        pass
+    os.write(terminal, b"\x1a")
+    os.write(terminal, f"fg; echo over $((1000 + {round}))\n".encode())
+    read_until(b"over %d" % (1000 + round))
+os.write(terminal, b"exit\n")
+"#;
+    python(&format!("{TERMINAL}{script}"), &[JOBMON]);
+}
+
 /// A run whose signals and stops are told by its caller, off a terminal.
 #[test]
 fn e11_off_a_terminal_a_stop_is_shared_only_by_a_command_that_stops() {

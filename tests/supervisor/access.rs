@@ -88,6 +88,34 @@ fn certificates_and_passwords_open_a_real_pushgateway() {
         .collect();
     let output = run(&without_certificate);
     assert!(output.code == 3 && output.stderr.contains("could not be pushed"), "{output:?}");
+    // What waits with a wrong password holds up nobody else.
+    let spool = directory.path().join("spool");
+    let keep = |name: &str, password: &str| {
+        let options =
+            ["--push-url", &server.url, "--push-deadline", "0", "-q", "--job", name, "--push-ca-file", &ca];
+        let more = [
+            "--push-cert-file",
+            &cert,
+            "--push-key-file",
+            &key,
+            "--push-username",
+            "jobs",
+            "--push-password-file",
+            password,
+        ];
+        let words = [&options[..], &more, &["--", "true"]].concat();
+        job(words).env("JOBMON_SPOOL_DIR", &spool).env("JOBMON_NO_SPOOL", "0").run();
+    };
+    keep("kept-wrong", &wrong);
+    keep("kept-right", &password);
+    let flush = || {
+        let output =
+            Command::new(crate::harness::JOBMON).args(["spool", "flush", "--spool-dir"]).arg(&spool).output();
+        String::from_utf8_lossy(&output.expect("built").stdout).into_owned()
+    };
+    assert_eq!(flush(), "1 delivered, 1 left, 0 refused\n");
+    fs::write(&wrong, "pass word").expect("writable");
+    assert_eq!(flush(), "1 delivered, 0 left, 0 refused\n", "it has been set right");
     // As part of the URL, and by the environment.
     let url = server.url.replace("https://", "https://jobs:pass%20word@");
     let output = job(["--push-url", &url, "--job", "tls", "--", "true"])
@@ -115,6 +143,22 @@ fn files_that_hold_no_certificate_are_named_and_the_job_runs() {
             assert!(code == 3 && stderr.contains(&format!("see {option}")), "{stderr}");
         }
     }
+    // A secret that hangs costs its own server, and that is told.
+    let fifo = directory.path().join("fifo");
+    nix::unistd::mkfifo(&fifo, nix::sys::stat::Mode::S_IRWXU).expect("made");
+    let arguments = [
+        "--push-url",
+        &gateway.url,
+        "--job",
+        "fifo",
+        "--push-bearer-token-file",
+        fifo.to_str().expect("plain"),
+        "--textfile-dir",
+        directory.path().to_str().expect("plain"),
+    ];
+    assert_eq!(job(arguments.iter().chain(&["--", "sh", "-c", "exit 3"])).run().code, 3);
+    assert_eq!(gateway.sample("jobmon_exit_code{instance=\"\",job=\"fifo\"}"), Some(3.0));
+    assert!(directory.path().join("jobmon_fifo.prom").exists());
     // Without TLS nobody reads them.
     let arguments = ["--push-url", &gateway.url, "--push-ca-file", "/does/not/exist", "--", "true"];
     assert_eq!(job(arguments).run(), silent(0));

@@ -64,9 +64,47 @@ fn whatever_stands_in_the_files_place_the_job_runs() {
         ),
         (b"timeout = \"soon\"\n", ":1: timeout \"soon\" is passed over: write a duration"),
         (b"timeout = [1]\n", ":1: timeout is passed over: it cannot be "),
+        (b"timeout = 1 \"h\"\n", ":1 is passed over: "),
+        (b"timeout = 0.1,5\n", ":1 is passed over: "),
+        (b"retries = 99999999999999999999\n", ":1: retries is passed over: the number is too large"),
+        (&vec![b'#'; 2_000_000], "it cannot be read: it is larger than 1048576 bytes"),
     ] {
         fs::write(&path, text).expect("writable");
         let stderr = run();
         assert!(stderr.contains(told) && stderr.lines().count() == 1, "{stderr}");
     }
+}
+
+#[test]
+fn what_a_file_switches_on_a_jobs_table_switches_off() {
+    let directory = temporary_directory();
+    let path = directory.path().join("c.toml");
+    fs::write(
+        &path,
+        "instance = \"i\"\nno-push = true\ntimeout = 0x10\n[job.x]\ninstance = false\nno-push = false\n",
+    )
+    .expect("writable");
+    let told = |name: &str| {
+        let arguments = ["--config", path.to_str().expect("plain"), "--dry-run", "--job", name, "--", "true"];
+        job(arguments).run().stderr
+    };
+    assert!(
+        told("x").starts_with("jobmon: would POST to http://127.0.0.1:9091/metrics/job/x\n"),
+        "{}",
+        told("x")
+    );
+    assert!(!told("y").contains("would POST"), "{}", told("y"));
+    assert!(told("y").contains("\njobmon_timeout_seconds 16\n"));
+}
+
+/// `JOBMON_LOCK=1` is `--lock`, and no lock of that name.
+#[test]
+fn a_variable_switches_on_what_needs_no_value() {
+    let run = |name: &str, value: &str| {
+        job(["--dry-run", "--job", name, "--", "true"]).env("JOBMON_INSTANCE", value).run().stderr
+    };
+    let host = nix::unistd::gethostname().expect("a name").into_string().expect("text");
+    assert!(run("x", "true").contains(&format!("/job/x/instance/{host}\n")));
+    assert!(run("x", "off").contains("/job/x\n"));
+    assert!(run("x", "web-1").contains("/job/x/instance/web-1\n"));
 }

@@ -73,6 +73,9 @@ fn the_lock_of_a_killed_supervisor_is_held_by_its_command() {
     run.end();
     let next = || job(["--no-push", "-q", &lock, "--", "echo", "ran"]).run().stdout;
     assert_eq!(next(), "");
+    // However often it is asked for.
+    let waiting = ["--no-push", "-q", &lock, "--lock-wait", "300ms", "--", "echo", "ran"];
+    assert_eq!(job(waiting).run(), silent(0));
     fs::write(mark.with_extension("go"), "").expect("writable");
     wait_for("the command to end", || (next() == "ran\n").then_some(()));
 }
@@ -213,4 +216,80 @@ fn two_hundred_runs_at_once_all_deliver() {
             "{name}"
         );
     }
+}
+
+/// The shell dies when its time is up; what it has started takes its time to end, and what it says meanwhile counts.
+#[test]
+fn what_ends_after_its_parent_is_heard() {
+    let directory = temporary_directory();
+    let worker = directory.path().join("worker.sh");
+    let text = "trap 'sleep 0.2; echo \"partial 42\" > $JOBMON_METRICS; seq 100000; echo cleaned; exit 0' TERM\n\
+                while :; do sleep 0.05; done\n";
+    fs::write(&worker, text).expect("writable");
+    let script = format!("sh {}; :", worker.display());
+    let arguments =
+        ["--dry-run", "-q", "--timeout", "500ms", "--kill-after", "10s", "--output", "on-failure"];
+    let start = Instant::now();
+    let output = job(arguments.iter().chain(&["--", "sh", "-c", &script])).run();
+    assert!(start.elapsed() < Duration::from_secs(8), "{:?}", start.elapsed());
+    assert_eq!(output.code, 124);
+    assert!(output.stdout.starts_with("1\n2\n") && output.stdout.ends_with("\n100000\ncleaned\n"));
+    assert_eq!(sample(&output.stderr, "partial"), Some(42.0));
+}
+
+#[test]
+fn kept_output_comes_out_on_the_side_that_is_still_open_and_outlives_us() {
+    let directory = temporary_directory();
+    let errors = directory.path().join("errors");
+    let script = format!(
+        "{JOBMON} --no-push --output on-failure -- sh -c 'seq 200000; echo important >&2; exit 3' 2>{} | head -1",
+        errors.display()
+    );
+    let output =
+        Command::new("sh").args(["-c", &script]).env("JOBMON_NO_SPOOL", "1").output().expect("there");
+    assert_eq!(output.stdout, b"1\n");
+    wait_for("the other side", || {
+        (fs::read_to_string(&errors).unwrap_or_default() == "important\n").then_some(())
+    });
+    // If we are killed, the command goes on writing into nothing.
+    let mark = directory.path().join("mark");
+    let script =
+        format!("while [ ! -e {0}.go ]; do sleep 0.02; done; seq 1000000 && touch {0}.done", mark.display());
+    let mut run = job(["--no-push", "--output", "on-failure", "--", "sh", "-c", &script]).start();
+    wait_for("the guard", || {
+        let list = fs::read_to_string(format!("/proc/{0}/task/{0}/children", run.id())).unwrap_or_default();
+        (list.split_whitespace().count() == 2).then_some(())
+    });
+    run.signal(Signal::SIGKILL);
+    run.end();
+    fs::write(mark.with_extension("go"), "").expect("writable");
+    wait_for("the command to end well", || mark.with_extension("done").exists().then_some(()));
+}
+
+/// On a terminal the group is ours, too; what the command has started is ended all the same.
+#[test]
+fn on_a_terminal_a_time_limit_holds_for_all_that_was_started() {
+    let script = r#"
+import os, pty, sys, time
+pid, terminal = pty.fork()
+if pid == 0:
+    inner = "trap 'echo cleanup; exit 7' TERM; while :; do sleep 0.05; done"
+    os.execv(sys.argv[1], [sys.argv[1], "--no-push", "--timeout", "0.5", "--kill-after", "20", "--", "sh", "-c", "sh -c \"%s\"; exit 3" % inner])
+out, start = b"", time.time()
+while True:
+    try:
+        out += os.read(terminal, 1000)
+    except OSError:
+        break
+_, status = os.waitpid(pid, 0)
+assert os.waitstatus_to_exitcode(status) == 124 and b"cleanup" in out, (status, out)
+assert time.time() - start < 10, time.time() - start
+"#;
+    crate::harness::peers::python(script, &[JOBMON]);
+}
+
+#[test]
+fn a_server_that_was_named_wrongly_is_a_failed_delivery() {
+    let arguments = ["-q", "--strict", "--push-url", "nonsense", "--", "true"];
+    assert_eq!(job(arguments).run(), silent(121));
 }

@@ -257,3 +257,66 @@ fn a_hundred_runs_survive_the_death_of_their_gateway() {
         assert_eq!(value("own"), Some(n as f64), "{name}");
     }
 }
+
+/// A run that goes on says so, whatever waits of its job: that is older.
+#[test]
+fn what_waits_of_a_job_is_never_pushed_over_what_its_run_says() {
+    let directory = temporary_directory();
+    let spool = directory.path().join("spool");
+    let address = format!("127.0.0.1:{}", free_port());
+    let url = format!("http://{address}");
+    let common = [
+        "--push-url",
+        &url,
+        "--push-deadline",
+        "5s",
+        "--push-interval",
+        "200ms",
+        "--job",
+        "x",
+        "--",
+        "sh",
+        "-c",
+    ];
+    let keep = ["--push-url", &url, "--push-deadline", "0", "--job", "x", "--", "sh", "-c", "exit 3"];
+    spooling(&spool, &keep).run();
+    let gateway = gateway_at(&address);
+    let value = |name: &str| gateway.sample(&format!("{name}{{instance=\"\",job=\"x\"}}"));
+    let go = directory.path().join("go");
+    let script = format!("while [ ! -e {} ]; do sleep 0.02; done", go.display());
+    let mut run = spooling(&spool, &[&common[..], &[&script]].concat()).start();
+    wait_for("progress", || value("jobmon_running"));
+    let start = Instant::now();
+    wait_for("more progress", || {
+        assert_eq!((value("jobmon_running"), value("jobmon_exit_code")), (Some(1.0), None));
+        (start.elapsed() > Duration::from_millis(700)).then_some(())
+    });
+    fs::write(&go, "").expect("writable");
+    assert_eq!(run.end().code(), Some(0));
+    assert_eq!(value("jobmon_exit_code"), Some(0.0));
+    assert!(value("jobmon_last_failure_timestamp_seconds").is_some(), "what waited is not lost");
+    assert_eq!(entries(&spool).len(), 0);
+}
+
+/// Somebody holds all the locks: that is told within the deadline, and what was to be kept is said to be lost.
+#[test]
+fn a_spool_that_hangs_is_told() {
+    let directory = temporary_directory();
+    let spool = directory.path().join("spool");
+    fs::create_dir(&spool).expect("made");
+    let held: Vec<fs::File> = (0..16)
+        .map(|n| {
+            let file = fs::File::create(spool.join(format!(".0-{n:x}.lock"))).expect("made");
+            file.try_lock().expect("free");
+            file
+        })
+        .collect();
+    let url = format!("http://127.0.0.1:{}", free_port());
+    let start = Instant::now();
+    let output =
+        spooling(&spool, &["--push-url", &url, "--push-deadline", "500ms", "--", "sh", "-c", "exit 4"]).run();
+    assert_eq!((output.code, output.stderr.lines().count()), (4, 1), "{output:?}");
+    assert!(output.stderr.contains("does not answer"), "{output:?}");
+    assert!(start.elapsed() < Duration::from_millis(1500), "{:?}", start.elapsed());
+    drop(held);
+}
