@@ -69,21 +69,22 @@ impl Lane {
 
     /// Goes on until the last report has been delivered or given up; tells which.
     pub(super) async fn run(mut self) -> bool {
-        let mut waiting = self.look_into_spool();
-        let mut client = self.client().await;
+        let mut looking = Some(self.look_into_spool());
+        let client = self.client().await;
         let mut unsettled: Option<Instant> = None;
         let mut flushing = None;
         while let Some((report, is_last)) = next(&mut self.inbox).await {
+            // What waits may be something else each time.
+            let looking = looking.take().unwrap_or_else(|| self.look_into_spool());
+            let waiting = tokio::time::timeout(LOOK_MAX, looking).await.ok().and_then(Result::ok);
+            let waiting = waiting.unwrap_or_default();
             if is_last {
-                let waiting = tokio::time::timeout(LOOK_MAX, waiting).await.ok().and_then(Result::ok);
                 let unsettled = unsettled.is_some_and(|at| at.elapsed() < UNANSWERED_MAX);
-                return self
-                    .finish(client, &report, waiting.unwrap_or_default(), unsettled, flushing.is_some())
-                    .await;
+                return self.finish(client, &report, waiting, unsettled, flushing.is_some()).await;
             }
-            if let Ok(client) = &mut client {
-                match self.progress(client, &report).await {
-                    Progress::Taken if flushing.is_none() => {
+            if let Ok(client) = &client {
+                match self.progress(client, &report, waiting.own).await {
+                    Progress::Taken if flushing.is_none() && waiting.others => {
                         // The server is there, and the run has time.
                         let flush =
                             self.sinks.spool.clone().map(|spool| flush_some(spool, Some(self.others())));
@@ -93,8 +94,6 @@ impl Lane {
                     Progress::Taken | Progress::Refused => {}
                 }
             }
-            // What waits may be something else when the run ends.
-            waiting = self.look_into_spool();
             (self.idle)();
         }
         false
@@ -139,12 +138,19 @@ impl Lane {
         }
     }
 
-    /// Pushes a run's progress.
-    async fn progress(&self, client: &PushClient, report: &Report) -> Progress {
+    /// Pushes a run's progress, together with what waited of its group: pushed by itself, later, that would be taken for the
+    /// newer.
+    async fn progress(&self, client: &PushClient, report: &Report, waiting: Option<Entry>) -> Progress {
         let url = &self.target;
-        let attempt = tokio::time::timeout(PROGRESS_MAX, self.push_once(client, report, false));
+        let push = async {
+            let Some(own) = waiting else { return self.push_once(client, report, false).await };
+            let entry = self.entry(report);
+            client.post(&self.sinks.key, own.merged_with(&entry).body).await?;
+            self.take_out(entry).await;
+            Ok(())
+        };
         tokio::select! {
-            result = attempt => match result {
+            result = tokio::time::timeout(PROGRESS_MAX, push) => match result {
                 Ok(Ok(())) => return Progress::Taken,
                 Ok(Err(error)) => {
                     debug!(%url, %error, "progress not pushed");
@@ -155,6 +161,27 @@ impl Lane {
             () = grace(self.inbox.clone()) => debug!(%url, "progress not pushed before the end"),
         }
         Progress::Unanswered
+    }
+
+    /// A report as it would wait.
+    fn entry(&self, report: &Report) -> Entry {
+        Entry {
+            target: self.target.clone(),
+            access: self.sinks.access.absolute(),
+            key: self.sinks.key.clone(),
+            body: body(&report.families),
+            at_micros: report.at_micros,
+        }
+    }
+
+    /// Takes out of the spool what has been delivered.
+    async fn take_out(&self, delivered: Entry) {
+        if let Some(spool) = self.sinks.spool.clone() {
+            let removed = beside(move || spool.remove(&delivered)).await.flatten();
+            if let Err(error) = removed {
+                warn!(%error, "what has been pushed could not be taken out of the spool");
+            }
+        }
     }
 
     /// Pushes a report, and without the command's metrics if the server finds fault with it.
@@ -207,9 +234,11 @@ impl Lane {
                 let kept = match &error {
                     Some(error) if !error.is_worth_keeping() => {
                         if keeping.is_begun() {
-                            let _ =
-                                tokio::time::timeout(time_left(&self.inbox) + SPOOL_SLACK, keeping.undo())
-                                    .await;
+                            let _ = tokio::time::timeout(
+                                time_left(&self.inbox) + SPOOL_SLACK,
+                                keeping.undo(self),
+                            )
+                            .await;
                         }
                         "it is lost".to_owned()
                     }
@@ -269,7 +298,7 @@ impl Lane {
                 debug!(url = %self.target, ok = again.is_ok(), "pushed again");
             }
             if waiting.own.is_some() || keeping.is_begun() {
-                keeping.undo().await;
+                keeping.undo(self).await;
             }
             if let Some(spool) = self.sinks.spool.clone().filter(|_| waiting.others && !is_flushed) {
                 let _ = tokio::time::timeout(FLUSH_MAX, flush_some(spool, Some(self.others()))).await;
@@ -306,13 +335,7 @@ struct Keeping {
 
 impl Keeping {
     fn new(lane: &Lane, report: &Report) -> Self {
-        let entry = Entry {
-            target: lane.target.clone(),
-            access: lane.sinks.access.absolute(),
-            key: lane.sinks.key.clone(),
-            body: body(&report.families),
-            at_micros: report.at_micros,
-        };
+        let entry = lane.entry(report);
         Self { spool: lane.sinks.spool.clone(), entry, started: Arc::default(), written: None }
     }
 
@@ -354,17 +377,11 @@ impl Keeping {
     }
 
     /// Takes out again what has been delivered, when it is there.
-    async fn undo(&self) {
+    async fn undo(&self, lane: &Lane) {
         if let Some(mut written) = self.written.clone() {
             let _ = written.wait_for(Option::is_some).await;
         }
-        if let Some(spool) = self.spool.clone() {
-            let entry = self.entry.clone();
-            let removed = beside(move || spool.remove(&entry)).await.flatten();
-            if let Err(error) = removed {
-                warn!(%error, "what has been pushed could not be taken out of the spool");
-            }
-        }
+        lane.take_out(self.entry.clone()).await;
     }
 }
 
