@@ -23,7 +23,7 @@ use super::reap::{self, Change, Usage};
 use super::report::Facts;
 use super::reporting::{Delivery, Shower};
 use super::signals::{Origin, Signals, stop_ourselves};
-use super::spawn::{self, Child, Start, give_back_code, spawn};
+use super::spawn::{self, Child, SpawnError, Start, give_back_code, spawn};
 use super::state::{Action, Ending, Event, Run};
 use crate::config::{RunConfig, Warning};
 
@@ -257,7 +257,7 @@ impl Supervision<'_> {
         if is_first {
             self.prepare();
         }
-        let child = self.spawn();
+        let child = self.spawn().map_err(|error| self.give_way(error));
         if is_first {
             self.oom = OomKills::watch();
         }
@@ -303,7 +303,7 @@ impl Supervision<'_> {
         self.started = Some(Instant::now());
     }
 
-    fn spawn(&self) -> Result<Child, spawn::SpawnError> {
+    fn spawn(&self) -> Result<Child, SpawnError> {
         spawn(&Start {
             command: &self.config.command,
             variables: &[
@@ -317,6 +317,16 @@ impl Supervision<'_> {
             parent_death_signal: self.config.control.parent_death_signal,
             inherited: self.signals.inherited(),
         })
+    }
+
+    /// Where there are no descriptors to supervise the command with, it runs all the same, in our place. Returns only if that
+    /// fails, too, or the command could not be run for another reason.
+    fn give_way(&mut self, error: SpawnError) -> SpawnError {
+        let SpawnError::Pipe(_) = error else { return error };
+        self.inbox = Inbox::Nowhere;
+        self.signals.inherited().restore();
+        error!(%error, "the command runs without supervision");
+        spawn::become_command(&self.config.command)
     }
 
     fn forward(&self, number: i32) {

@@ -40,6 +40,42 @@ pub struct Signal {
     pub is_ignored: bool,
 }
 
+/// Signals that a terminal sends to its whole foreground group.
+const TERMINAL: [i32; 8] = [
+    libc::SIGINT,
+    libc::SIGQUIT,
+    libc::SIGTSTP,
+    libc::SIGTTIN,
+    libc::SIGTTOU,
+    libc::SIGWINCH,
+    libc::SIGHUP,
+    libc::SIGCONT,
+];
+
+impl Signal {
+    /// Whether a terminal sends it to everybody in the group.
+    pub fn is_a_terminals(self) -> bool {
+        TERMINAL.contains(&self.number)
+    }
+
+    /// Whether it asks to stop.
+    pub fn stops(self) -> bool {
+        !self.is_ignored && [libc::SIGTSTP, libc::SIGTTIN, libc::SIGTTOU].contains(&self.number)
+    }
+
+    /// Whether it may ask to end.
+    pub fn asks_to_end(self) -> bool {
+        self.origin != Origin::Ourselves
+            && !self.is_ignored
+            && [libc::SIGTERM, libc::SIGINT, libc::SIGHUP, libc::SIGQUIT].contains(&self.number)
+    }
+
+    /// Whether it can mean nothing else; a hangup may be a wish to read a configuration again, a quit to tell what goes on.
+    pub fn ends_for_good(self) -> bool {
+        self.asks_to_end() && [libc::SIGTERM, libc::SIGINT].contains(&self.number)
+    }
+}
+
 /// Who sent a signal.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Origin {

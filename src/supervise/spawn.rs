@@ -1,12 +1,13 @@
 //! The command started, as if its caller had started it.
 //!
 //! std's `Command` leaks a blocked signal mask into the child, resets SIGPIPE, opens `/dev/null` on a closed descriptor and
-//! cannot run a script without `#!`; so this is clone and execvpe. The process has one thread here, and off a terminal the
-//! child borrows its memory until it executes the command, as with vfork(2): to copy the tables of it would cost more than all
-//! the rest.
-#![allow(unsafe_code, reason = "clone, execvpe and environ have no safe form")]
+//! cannot run a script without `#!`; so this is fork and execvpe. The process has one thread here. vfork(2) would take a tenth
+//! of a millisecond less, but a child that borrows our memory is as large as we are, and the kernel would remember that as the
+//! command's largest resident set for ever (`ru_maxrss`, getrusage(2)); and a child that is stopped would keep us waiting where
+//! no signal reaches us.
+#![allow(unsafe_code, reason = "fork, execvpe and environ have no safe form")]
 
-use std::ffi::{CStr, CString, OsStr, OsString, c_char, c_int, c_void};
+use std::ffi::{CStr, CString, OsStr, OsString, c_char};
 use std::fs::File;
 use std::io::{Read as _, Write as _};
 use std::os::fd::{AsFd as _, AsRawFd as _, BorrowedFd, FromRawFd as _, OwnedFd};
@@ -15,7 +16,6 @@ use std::os::unix::ffi::{OsStrExt as _, OsStringExt as _};
 use nix::errno::Errno;
 use nix::fcntl::{FcntlArg, OFlag, fcntl};
 use nix::poll::{PollFd, PollFlags, poll};
-use nix::sys::signal::{SigSet, Signal};
 use nix::unistd::{ForkResult, Pid, fork, getpgid, pipe2, setpgid};
 
 use super::outcome::Outcome;
@@ -36,8 +36,6 @@ const PASSED_ON_FD_MIN: i32 = 100;
 const STOPPED_POLL_MS: u8 = 20;
 /// Descriptors that a process of our own keeps get numbers from here on.
 const KEPT_FD_MIN: i32 = 200;
-/// What the child needs of stack beside the arrays that execvpe(3) makes there.
-const CHILD_STACK_BYTES: usize = 64 * 1024;
 
 /// A running command.
 #[derive(Debug)]
@@ -73,6 +71,9 @@ impl Child {
 /// Why a command did not start.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum SpawnError {
+    /// There are no descriptors to supervise it with; it can be run all the same, see [`become_command`].
+    #[error("{}", .0.desc())]
+    Pipe(Errno),
     /// There is no process for it.
     #[error("no process can be started: {}", .0.desc())]
     Fork(Errno),
@@ -86,7 +87,7 @@ impl SpawnError {
     pub fn outcome(self) -> Outcome {
         match self {
             Self::Exec(Errno::ENOENT) => Outcome::NotFound,
-            Self::Exec(_) | Self::Fork(_) => Outcome::CannotExecute,
+            Self::Exec(_) | Self::Fork(_) | Self::Pipe(_) => Outcome::CannotExecute,
         }
     }
 }
@@ -110,17 +111,6 @@ pub struct Start<'a> {
     pub inherited: Inherited,
 }
 
-/// All that the child needs, made before it exists: it must not allocate.
-struct ChildPlan<'a> {
-    start: &'a Start<'a>,
-    image: Image,
-    parent: Pid,
-    /// Where the child says why it could not be executed, if not in our memory.
-    tell: Option<File>,
-    /// Why it could not be executed.
-    failure: Errno,
-}
-
 /// Starts the command; returns when it has been executed, or could not be. All signals are blocked meanwhile, so none is
 /// lost between fork and exec: what comes in before the command runs is read, and passed on, afterwards.
 ///
@@ -128,74 +118,57 @@ struct ChildPlan<'a> {
 /// Why it did not start.
 pub fn spawn(start: &Start<'_>) -> Result<Child, SpawnError> {
     let image = Image::new(start.command, start.variables);
-    let passed_on = start.keep_open.and_then(pass_on);
-    let plan =
-        ChildPlan { start, image, parent: nix::unistd::getpid(), tell: None, failure: Errno::UnknownErrno };
-    let result = if start.own_group { spawn_at_once(plan) } else { spawn_stoppable(plan) };
-    drop(passed_on);
-    result
-}
-
-/// The child borrows our memory, and we wait in the kernel until it has executed the command. Nobody can stop it meanwhile: it
-/// is in a group of its own, which nobody knows yet.
-fn spawn_at_once(mut plan: ChildPlan<'_>) -> Result<Child, SpawnError> {
-    let leads_group = plan.start.own_group;
-    let mut stack = Vec::<u8>::with_capacity(CHILD_STACK_BYTES + plan.image.stack_bytes());
-    let flags = libc::CLONE_VM | libc::CLONE_VFORK | libc::SIGCHLD;
-    // SAFETY: this process has one thread, and CLONE_VFORK keeps it waiting until the child has executed the command or
-    // ended; so the child has the memory for itself, and `plan` and the stack outlive it. The stack grows downwards from its
-    // end, which is aligned here to 16 bytes as the ABI asks. No signal handler exists that could run in the child.
-    let pid = unsafe {
-        let end = stack.as_mut_ptr().add(stack.capacity());
-        let top = end.sub(end as usize % 16);
-        libc::clone(child_main, top.cast(), flags, (&raw mut plan).cast())
-    };
-    let pid = Errno::result(pid).map(Pid::from_raw).map_err(SpawnError::Fork)?;
-    if plan.failure == Errno::UnknownErrno {
-        return Ok(Child { pid, leads_group });
-    }
-    super::reap::forget(pid);
-    Err(SpawnError::Exec(plan.failure))
-}
-
-/// On a terminal a key may stop the child, which shares our group, before it executes the command. So it has memory of its
-/// own, and we wait where we see that, and stop as well: whoever waits for us continues both.
-fn spawn_stoppable(mut plan: ChildPlan<'_>) -> Result<Child, SpawnError> {
-    let (mut reader, writer) = pipe2(OFlag::O_CLOEXEC)
+    let parent = nix::unistd::getpid();
+    let (mut reader, mut writer) = pipe2(OFlag::O_CLOEXEC)
         .map(|(reader, writer)| (File::from(reader), File::from(writer)))
-        .map_err(SpawnError::Fork)?;
-    plan.tell = Some(writer);
+        .map_err(SpawnError::Pipe)?;
+    let passed_on = start.keep_open.and_then(pass_on);
     // SAFETY: this process has one thread, so the child finds every lock free and may do anything.
     let pid = match unsafe { fork() }.map_err(SpawnError::Fork)? {
-        ForkResult::Child => Pid::from_raw(child_main((&raw mut plan).cast())),
         ForkResult::Parent { child } => child,
+        ForkResult::Child => {
+            let errno = become_child(start, &image, parent);
+            let _ = writer.write_all(&(errno as i32).to_ne_bytes());
+            // SAFETY: it ends the process without running what belongs to the parent.
+            unsafe { libc::_exit(i32::from(SpawnError::Exec(errno).outcome().exit_code())) }
+        }
     };
-    plan.tell = None;
-    let mut errno = [0; 4];
-    loop {
-        let mut fds = [PollFd::new(reader.as_fd(), PollFlags::POLLIN)];
-        if poll(&mut fds, STOPPED_POLL_MS).is_ok_and(|ready| ready > 0) {
-            break;
-        }
-        if super::reap::has_stopped(pid) {
-            stop_ourselves();
-        }
+    drop((writer, passed_on));
+    if start.own_group {
+        // Also done by the child, whoever comes first; EACCES where the command runs already.
+        let _ = setpgid(pid, pid);
     }
+    wait_for_exec(&reader, pid);
+    let mut errno = [0; 4];
     if reader.read_exact(&mut errno).is_err() {
         // The pipe was closed by exec.
-        return Ok(Child { pid, leads_group: false });
+        return Ok(Child { pid, leads_group: start.own_group });
     }
     super::reap::forget(pid);
     Err(SpawnError::Exec(Errno::from_raw(i32::from_ne_bytes(errno))))
 }
 
-/// The child's part: what the caller had set is set again, then it becomes the command.
-extern "C" fn child_main(plan: *mut c_void) -> c_int {
-    // SAFETY: `spawn` passes its plan, which nobody else touches while this runs.
-    let plan = unsafe { &mut *plan.cast::<ChildPlan<'_>>() };
-    let start = plan.start;
+/// Waits until the pipe says that the command has been executed, or could not be. A key on the terminal may stop the child
+/// before that, and us it should stop as well; whoever continues us continues it.
+fn wait_for_exec(pipe: &File, child: Pid) {
+    loop {
+        let mut fds = [PollFd::new(pipe.as_fd(), PollFlags::POLLIN)];
+        match poll(&mut fds, STOPPED_POLL_MS) {
+            Ok(0) | Err(Errno::EINTR) => {}
+            // Where nothing can be polled, the pipe can be read all the same.
+            Ok(_) | Err(_) => return,
+        }
+        if super::reap::has_stopped(child) {
+            stop_ourselves();
+            let _ = send(child.as_raw(), libc::SIGCONT);
+        }
+    }
+}
+
+/// The child's part: what the caller had set is set again, then it becomes the command. Returns why it could not.
+fn become_child(start: &Start<'_>, image: &Image, parent: Pid) -> Errno {
     if start.own_group {
-        // Nobody can have signalled the group before: our parent goes on only when the command runs.
+        // Also done by the parent, whoever comes first.
         let _ = setpgid(Pid::from_raw(0), Pid::from_raw(0));
     }
     if let Some([stdout, stderr]) = start.output {
@@ -209,28 +182,13 @@ extern "C" fn child_main(plan: *mut c_void) -> c_int {
         // SAFETY: numbers only. A parent that has gone before this call would never be noticed (prctl(2)).
         unsafe {
             libc::prctl(libc::PR_SET_PDEATHSIG, libc::c_long::from(number));
-            if libc::getppid() != plan.parent.as_raw() {
+            if libc::getppid() != parent.as_raw() {
                 libc::raise(number);
             }
         }
     }
-    forget_stops();
     start.inherited.restore();
-    plan.failure = plan.image.execute();
-    if let Some(tell) = &mut plan.tell {
-        let _ = tell.write_all(&(plan.failure as i32).to_ne_bytes());
-    }
-    // SAFETY: it ends the process without running what belongs to the parent.
-    unsafe { libc::_exit(i32::from(SpawnError::Exec(plan.failure).outcome().exit_code())) }
-}
-
-/// Takes away a stop that came to us both while the child was in our group: stopped now, it would keep its parent waiting, who
-/// could not continue it. The parent passes its own one on later.
-fn forget_stops() {
-    let stops = SigSet::from_iter([Signal::SIGTSTP, Signal::SIGTTIN, Signal::SIGTTOU]);
-    let at_once = libc::timespec { tv_sec: 0, tv_nsec: 0 };
-    // SAFETY: both pointers are to valid values, and null asks for nothing.
-    while unsafe { libc::sigtimedwait(stops.as_ref(), std::ptr::null_mut(), &raw const at_once) } > 0 {}
+    image.execute()
 }
 
 /// Becomes the command, unsupervised: the last resort when there is no way to supervise it. Returns only if that fails too.
@@ -297,7 +255,7 @@ pub fn pass_on(fd: BorrowedFd<'_>) -> Option<OwnedFd> {
 /// Arguments and environment in the form that exec takes.
 struct Image {
     /// What the pointers point to.
-    strings: Vec<CString>,
+    _strings: Vec<CString>,
     /// Ends with null, as the next.
     arguments: Vec<*const c_char>,
     environment: Vec<*const c_char>,
@@ -323,14 +281,7 @@ impl Image {
         let end = [std::ptr::null()];
         let arguments: Vec<_> = arguments.iter().map(|s| s.as_ptr()).chain(end).collect();
         let environment = kept.chain(added.iter().map(|s| s.as_ptr())).chain(end).collect();
-        Self { strings, arguments, environment }
-    }
-
-    /// What execvpe(3) puts on the stack: candidates for the path, and arguments for `/bin/sh`.
-    fn stack_bytes(&self) -> usize {
-        let path = std::env::var_os("PATH").map_or(0, |path| path.len());
-        let file = self.strings.first().map_or(0, |file| file.as_bytes().len());
-        self.arguments.len() * size_of::<*const c_char>() + 2 * (path + file)
+        Self { _strings: strings, arguments, environment }
     }
 
     /// Runs the command in this process, found on PATH and handed to `/bin/sh` if it has no `#!`, as execvp(3) does.

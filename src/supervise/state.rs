@@ -417,23 +417,23 @@ impl Run {
     fn on_signal(&mut self, signal: Signal, now: Instant) -> Vec<Action> {
         match self.phase {
             Phase::Running(limit) => {
-                if asks_to_end(signal) {
-                    self.asked_to_end |= ends_for_good(signal);
+                if signal.asks_to_end() {
+                    self.asked_to_end |= signal.ends_for_good();
                     self.passed_on = Some(signal.number);
                 }
                 self.start_killing(limit, signal, now);
                 self.pass_on(signal, now)
             }
-            Phase::Delayed { .. } | Phase::Locking { .. } | Phase::Pausing { .. } if asks_to_end(signal) => {
+            Phase::Delayed { .. } | Phase::Locking { .. } | Phase::Pausing { .. } if signal.asks_to_end() => {
                 self.conclude(Conclusion::Cancelled(signal.number), now)
             }
-            Phase::Clearing { kill_at, next_look, ending, timed_out } if ends_for_good(signal) => {
+            Phase::Clearing { kill_at, next_look, ending, timed_out } if signal.ends_for_good() => {
                 self.asked_to_end = true;
                 let kill_at = kill_at.min(now + HURRIED_DELIVERY_MAX);
                 self.phase = Phase::Clearing { kill_at, next_look, ending, timed_out };
                 Vec::new()
             }
-            Phase::Delivering { deadline, hurried, delivered, shown } if asks_to_end(signal) => {
+            Phase::Delivering { deadline, hurried, delivered, shown } if signal.asks_to_end() => {
                 if hurried {
                     return self.leave();
                 }
@@ -442,14 +442,14 @@ impl Run {
                 vec![Action::Hurry(deadline)]
             }
             Phase::Over => Vec::new(),
-            _ if stops(signal) && self.settings.stops_alone => vec![Action::Stop],
+            _ if signal.stops() && self.settings.stops_alone => vec![Action::Stop],
             _ => Vec::new(),
         }
     }
 
     /// A termination from outside has a limit too, where somebody asked for one; a second one changes nothing.
     fn start_killing(&mut self, limit: Limit, signal: Signal, now: Instant) {
-        if let Some(after) = self.settings.termination_grace.filter(|_| ends_for_good(signal))
+        if let Some(after) = self.settings.termination_grace.filter(|_| signal.ends_for_good())
             && !limit.killed
             && !matches!(limit.next, Some((_, Step::Kill)))
         {
@@ -464,45 +464,18 @@ impl Run {
         }
         let reached_already = match signal.origin {
             // A key on the terminal, and its end, go to everybody in the group.
-            Origin::Kernel if self.settings.shares_group && TERMINAL.contains(&signal.number) => true,
+            Origin::Kernel if self.settings.shares_group && signal.is_a_terminals() => true,
             // A limit that we have reached ourselves says nothing about the command.
             Origin::Kernel => [libc::SIGXCPU, libc::SIGXFSZ].contains(&signal.number),
             Origin::Ourselves | Origin::Process => false,
         };
-        if stops(signal) {
+        if signal.stops() {
             self.stop_asked = Some(now);
         } else if signal.number == libc::SIGCONT {
             self.stop_asked = None;
         }
         if reached_already { Vec::new() } else { vec![Action::Forward(signal.number)] }
     }
-}
-
-/// Signals that a terminal sends to its whole foreground group.
-const TERMINAL: [i32; 8] = [
-    libc::SIGINT,
-    libc::SIGQUIT,
-    libc::SIGTSTP,
-    libc::SIGTTIN,
-    libc::SIGTTOU,
-    libc::SIGWINCH,
-    libc::SIGHUP,
-    libc::SIGCONT,
-];
-
-fn stops(signal: Signal) -> bool {
-    !signal.is_ignored && [libc::SIGTSTP, libc::SIGTTIN, libc::SIGTTOU].contains(&signal.number)
-}
-
-/// A wish that nothing else can mean; a hangup may be one to read a configuration again, a quit to tell what goes on.
-fn ends_for_good(signal: Signal) -> bool {
-    asks_to_end(signal) && [libc::SIGTERM, libc::SIGINT].contains(&signal.number)
-}
-
-fn asks_to_end(signal: Signal) -> bool {
-    signal.origin != Origin::Ourselves
-        && !signal.is_ignored
-        && [libc::SIGTERM, libc::SIGINT, libc::SIGHUP, libc::SIGQUIT].contains(&signal.number)
 }
 
 #[cfg(test)]
