@@ -1,8 +1,7 @@
 //! The command's metrics, its output, and files of our own.
 
 use std::fs;
-use std::io::{Read as _, Write as _};
-use std::net::TcpListener;
+use std::io::Read as _;
 use std::os::unix::fs::PermissionsExt as _;
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
@@ -12,6 +11,7 @@ use nix::sys::signal::Signal;
 use super::{command_of, finish, in_mounts};
 use crate::harness::peers::{free_port, python};
 use crate::harness::{JOBMON, Output, Process, gateway, job, sample, temporary_directory, wait_for};
+use crate::supervisor::delivery::scripted;
 use crate::supervisor::{quiet, silent};
 
 /// The largest that a process has been, in bytes.
@@ -129,18 +129,11 @@ fn e47_what_a_gateway_would_refuse_is_refused_here_line_by_line() {
 /// A server that finds fault with what we find none with: the result arrives without the command's metrics.
 #[test]
 fn e47_a_refused_push_is_repeated_without_the_commands_metrics() {
-    let listener = TcpListener::bind("127.0.0.1:0").expect("a port");
-    let url = format!("http://{}", listener.local_addr().expect("bound"));
-    let server = std::thread::spawn(move || {
-        let mut bodies = Vec::new();
-        for answer in ["400 Bad Request", "200 OK"] {
-            let (mut stream, _) = listener.accept().expect("a connection");
-            bodies.push(read_request(&mut stream));
-            let text = format!("HTTP/1.1 {answer}\r\nContent-Length: 0\r\nConnection: close\r\n\r\n");
-            stream.write_all(text.as_bytes()).expect("taken");
-        }
-        bodies
-    });
+    let answers = &[
+        "HTTP/1.1 400 Bad Request\r\nContent-Length: 0\r\nConnection: close\r\n\r\n",
+        "HTTP/1.1 200 OK\r\nContent-Length: 0\r\nConnection: close\r\n\r\n",
+    ];
+    let (url, server) = scripted(answers);
     let script = "echo 'own 1' > $JOBMON_METRICS; exit 3";
     let output = job(["--push-url", &url, "--", "sh", "-c", script]).run();
     assert_eq!(output.code, 3);
@@ -148,25 +141,9 @@ fn e47_a_refused_push_is_repeated_without_the_commands_metrics() {
         output.stderr.starts_with("jobmon: the command's metrics were refused, pushing without them"),
         "{output:?}"
     );
-    let bodies = server.join().expect("no panic");
-    assert!(bodies[0].contains("\nown 1\n") && !bodies[1].contains("\nown 1\n"));
-    assert!(bodies.iter().all(|body| body.contains("\njobmon_exit_code 3\n")));
-}
-
-fn read_request(stream: &mut impl std::io::Read) -> String {
-    let mut request = Vec::new();
-    let mut buffer = [0; 4096];
-    loop {
-        let n = stream.read(&mut buffer).expect("readable");
-        request.extend_from_slice(&buffer[..n]);
-        let text = String::from_utf8_lossy(&request).into_owned();
-        let Some((head, body)) = text.split_once("\r\n\r\n") else { continue };
-        let length =
-            head.lines().find_map(|l| l.to_ascii_lowercase().strip_prefix("content-length: ")?.parse().ok());
-        if length == Some(body.len()) {
-            return body.to_owned();
-        }
-    }
+    let requests = server.join().expect("no panic");
+    assert!(requests[0].contains("\nown 1\n") && !requests[1].contains("\nown 1\n"));
+    assert!(requests.iter().all(|request| request.contains("\njobmon_exit_code 3\n")));
 }
 
 /// The job of a user that calls something as root, and of root that calls something as a user: the shell's `>` opens the

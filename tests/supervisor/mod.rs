@@ -3,7 +3,7 @@
 mod access;
 mod configuration;
 mod control;
-mod delivery;
+pub mod delivery;
 mod exit_codes;
 mod metrics;
 mod signals;
