@@ -3,11 +3,11 @@
 .PHONY: test static bench
 
 # Fetches the programs that the tests start, builds the binaries that the packaging tests run (here, so that no test shares
-# the machine with a compiler), and runs everything.
+# the machine with a compiler), and runs everything, with no signal ignored that the caller may have ignored.
 test:
 	sh tests/setup.sh
 	cargo build --locked --release
-	JOBMON_STATIC="$$(sh packaging/build-static.sh)" cargo test --locked --lib --test jobmon
+	JOBMON_STATIC="$$(sh packaging/build-static.sh)" env --default-signal cargo test --locked --lib --test jobmon
 
 static:
 	sh packaging/build-static.sh

@@ -213,7 +213,7 @@ fn e58_proxies_are_used_as_the_environment_says_or_not_at_all() {
         let script = format!(
             "mount -t tmpfs none /mnt; {script}; {variables} exec \"$0\" --push-url {named} --push-deadline 500ms --job e58 {options} -- true"
         );
-        in_mounts(&script, &[])
+        in_mounts(&script)
     };
     let served =
         || gateway.sample("pushgateway_http_push_size_bytes_count{method=\"post\"}").unwrap_or_default();
@@ -436,7 +436,7 @@ fn without_cgroup() {
         mkdir -p /sys/fs/cgroup/memory
         printf 'low 0\noom 0\noom_kill 3\n' | tee /sys/fs/cgroup/memory.events > /sys/fs/cgroup/memory/memory.oom_control
         exec "$0" --dry-run -- sh -c 'sed -i "s/oom_kill 3/oom_kill 4/" /sys/fs/cgroup/memory.events /sys/fs/cgroup/memory/memory.oom_control; kill -9 $$'"#;
-    let output = in_mounts(script, &[]);
+    let output = in_mounts(script);
     assert_eq!((output.code, sample(&output.stderr, "jobmon_oom_killed")), (137, Some(1.0)), "{output:?}");
 }
 

@@ -186,7 +186,7 @@ fn e49_the_command_runs_wherever_its_metrics_can_go() {
     let script = "test -p $JOBMON_METRICS || test -c $JOBMON_METRICS; set -e; echo a 1 > $JOBMON_METRICS; echo $JOBMON_METRICS; exit 3";
     let run = |mounts: &str| {
         let all = format!("{mounts} exec \"$0\" --dry-run -- sh -c '{script}'");
-        in_mounts(&all, &[])
+        in_mounts(&all)
     };
     let read_only = |dir: &str| format!("mount -t tmpfs -o ro none {dir};");
     let nothing = format!("{}{}", read_only("/tmp"), read_only("/dev/shm"));
@@ -285,7 +285,7 @@ fn e51_a_textfile_is_whole_and_readable_or_the_old_one() {
         cat /dev/zero > /mnt/fill 2>/dev/null || true
         "$0" --textfile-dir /mnt --job e51 -- sh -c 'exit 3' || echo code $?
         ls -A /mnt; cat /mnt/jobmon_e51.prom"#;
-    let output = in_mounts(script, &[]);
+    let output = in_mounts(script);
     assert_eq!(output.stdout, "code 3\nfill\njobmon_e51.prom\nold 1\n", "{output:?}");
     assert!(
         output.stderr.contains("No space left on device") && output.stderr.lines().count() == 1,
@@ -315,7 +315,7 @@ fn e52_endless_output_is_kept_in_bounded_memory() {
     // Where there is nowhere for a file, less is kept, and it is no failure.
     let script = r#"mount -t tmpfs -o ro none /tmp; mount -t tmpfs -o ro none /dev/shm
         exec "$0" --no-push --output on-failure -- sh -c 'echo first; seq 1000000; exit 3'"#;
-    let output = in_mounts(script, &[]);
+    let output = in_mounts(script);
     assert_eq!(output.code, 3);
     assert!(output.stdout.starts_with("first\n1\n") && output.stdout.ends_with("\n1000000\n"));
     assert!(output.stderr.contains("bytes of output are left out here"), "{}", output.stderr);

@@ -24,9 +24,11 @@ fn unshared(flags: &[&str], arguments: &[&str]) -> Command {
 }
 
 /// Runs a shell script in a mount namespace of its own, where it may mount what it likes; `$0` is jobmon.
-fn in_mounts(script: &str, arguments: &[&str]) -> Output {
-    let mut command = unshared(&["--mount", "--map-root-user"], &["sh", "-ec", script, JOBMON]);
-    finish(command.args(arguments))
+fn in_mounts(body: &str) -> Output {
+    // Wherever this is checked out, nothing is mounted over the program.
+    let script = r#"mount -t tmpfs none /opt; touch /opt/jobmon; mount --bind "$0" /opt/jobmon; exec sh -ec "$1" /opt/jobmon"#;
+    let mut command = unshared(&["--mount", "--map-root-user"], &["sh", "-ec", script, JOBMON, body]);
+    finish(&mut command)
 }
 
 /// Runs a command to its end.

@@ -54,7 +54,7 @@ fn e21_what_cannot_be_run_is_named_and_reported() {
     }
     // On a file system that executes nothing.
     let mounts = "mount -t tmpfs -o noexec none /mnt; echo '#!/bin/sh' > /mnt/x; chmod +x /mnt/x; exec \"$0\" --no-push -- /mnt/x";
-    let output = in_mounts(mounts, &[]);
+    let output = in_mounts(mounts);
     assert_eq!((output.code, output.stderr.contains("Permission denied")), (126, true), "{output:?}");
     // More arguments than the kernel takes: one of them is too long.
     let long = "x".repeat(130_000);
