@@ -99,6 +99,16 @@ impl GroupingKey {
         path
     }
 
+    /// The same path with every value in base64, so that whatever is between here and there leaves it as it is.
+    pub fn to_base64_path(&self) -> String {
+        let mut path = String::new();
+        push_base64(&mut path, JOB_LABEL, self.job());
+        for (name, value) in self.0.iter().filter(|(name, _)| *name != JOB_LABEL) {
+            push_base64(&mut path, name, value);
+        }
+        path
+    }
+
     /// Value of the `job` label.
     pub fn job(&self) -> &str {
         self.0.get(JOB_LABEL).expect("every constructor adds the job")
@@ -117,20 +127,21 @@ impl fmt::Debug for GroupingKey {
 }
 
 fn push_pair(path: &mut String, name: &str, value: &str) {
-    path.push('/');
-    path.extend(utf8_percent_encode(name, SEGMENT));
     // An empty segment would be cleaned away, and so would dots; a slash would split.
     let plain = !value.is_empty() && !value.contains('/') && value != "." && value != "..";
     if plain {
-        path.push('/');
+        path.extend(["/", &utf8_percent_encode(name, SEGMENT).to_string(), "/"]);
         path.extend(utf8_percent_encode(value, SEGMENT));
     } else {
-        path.push_str(BASE64_SUFFIX);
-        path.push('/');
-        // `=` alone stands for the empty value.
-        let encoded = BASE64.encode(value);
-        path.push_str(if encoded.is_empty() { "=" } else { &encoded });
+        push_base64(path, name, value);
     }
+}
+
+fn push_base64(path: &mut String, name: &str, value: &str) {
+    path.extend(["/", &utf8_percent_encode(name, SEGMENT).to_string(), BASE64_SUFFIX, "/"]);
+    // `=` alone stands for the empty value.
+    let encoded = BASE64.encode(value);
+    path.push_str(if encoded.is_empty() { "=" } else { &encoded });
 }
 
 fn split_labels(rest: &[u8], validation: Validation) -> Result<Vec<(String, String)>, GroupingError> {

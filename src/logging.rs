@@ -18,6 +18,8 @@ pub enum Style {
     Prefixed,
     /// `time=… level=… msg="…" key=value`.
     Logfmt,
+    /// `{"time":"…","level":"…","msg":"…","key":"value"}`.
+    Json,
 }
 
 /// Sends messages from `level` on to stderr. Only the first call counts.
@@ -96,45 +98,60 @@ impl io::Write for Stderr {
 
 impl Style {
     fn line(self, metadata: &Metadata<'_>, parts: &Parts) -> String {
+        let time = || Utc::now().to_rfc3339_opts(SecondsFormat::Millis, true);
+        let level = metadata.level();
         match self {
-            Self::Prefixed => format!("jobmon: {}{}\n", parts.message, parts.fields),
+            Self::Prefixed => format!("jobmon: {}{}\n", parts.message, parts.logfmt()),
             Self::Logfmt => {
-                let time = Utc::now().to_rfc3339_opts(SecondsFormat::Millis, true);
-                format!("time={time} level={} msg={:?}{}\n", metadata.level(), parts.message, parts.fields)
+                format!("time={} level={level} msg={:?}{}\n", time(), parts.message, parts.logfmt())
+            }
+            Self::Json => {
+                let own = [("time", time()), ("level", level.to_string()), ("msg", parts.message.clone())];
+                let own = own.into_iter().map(|(name, value)| (name, value.into()));
+                let fields = parts.fields.iter().map(|(name, value)| (*name, value.as_str().into()));
+                let all = own.chain(fields).map(|(name, value)| (name.to_owned(), value));
+                let object: serde_json::Map<String, serde_json::Value> = all.collect();
+                format!("{}\n", serde_json::Value::from(object))
             }
         }
     }
 }
 
-/// An event's message and ` key=value` for each field, in quotes where there are blanks.
+/// An event's message and its fields.
 #[derive(Default)]
 struct Parts {
     message: String,
-    fields: String,
+    fields: Vec<(&'static str, String)>,
 }
 
 impl Visit for Parts {
     fn record_debug(&mut self, field: &Field, value: &dyn fmt::Debug) {
-        let text = format!("{value:?}");
-        let _ = self.record(field, &text);
+        self.add(field, format!("{value:?}"));
     }
 
     fn record_str(&mut self, field: &Field, value: &str) {
-        let _ = self.record(field, value);
+        self.add(field, value.to_owned());
     }
 }
 
 impl Parts {
-    fn record(&mut self, field: &Field, text: &str) -> fmt::Result {
+    fn add(&mut self, field: &Field, text: String) {
         if field.name() == "message" {
-            return self.message.write_str(text);
-        }
-        let plain = !text.is_empty()
-            && !text.contains(|c: char| c.is_whitespace() || c.is_control() || "\"=".contains(c));
-        if plain {
-            write!(self.fields, " {}={text}", field.name())
+            self.message = text;
         } else {
-            write!(self.fields, " {}={text:?}", field.name())
+            self.fields.push((field.name(), text));
         }
+    }
+
+    /// ` key=value` for each field, in quotes where there are blanks.
+    fn logfmt(&self) -> String {
+        let mut line = String::new();
+        for (name, text) in &self.fields {
+            let plain = !text.is_empty()
+                && !text.contains(|c: char| c.is_whitespace() || c.is_control() || "\"=".contains(c));
+            // A String takes every write.
+            let _ = if plain { write!(line, " {name}={text}") } else { write!(line, " {name}={text:?}") };
+        }
+        line
     }
 }

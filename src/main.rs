@@ -12,7 +12,7 @@ use std::path::Path;
 use std::process::exit;
 
 use jobmon::cli::{self, Call, GatewayCall, RunCall, SpoolCall};
-use jobmon::config::{Surroundings, gateway_config, run_config, spool_config};
+use jobmon::config::{LogFormat, Surroundings, gateway_config, run_config, spool_config};
 use jobmon::logging::{self, Style};
 use jobmon::supervise::{self, EXIT_USAGE};
 use jobmon::{gateway, tools};
@@ -69,7 +69,11 @@ fn serve(call: &GatewayCall) -> u8 {
             return EXIT_USAGE;
         }
     };
-    logging::start(Style::Logfmt, config.log_level);
+    let style = match config.log_format {
+        LogFormat::Logfmt => Style::Logfmt,
+        LogFormat::Json => Style::Json,
+    };
+    logging::start(style, config.log_level);
     match gateway::run(config) {
         Ok(()) => 0,
         Err(error) => {

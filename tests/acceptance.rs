@@ -79,7 +79,14 @@ fn accepted_rows_are_exposed_as_by_a_real_pushgateway() {
         let group = format!("{url}/metrics/job/table/name/value");
         crate::harness::http::put(&group, body);
         let text = crate::harness::http::get(&format!("{url}/metrics")).text();
-        let own = ["pushgateway_", "process_", "go_", "push_time_seconds{", "push_failure_time_seconds{"];
+        let own = [
+            "pushgateway_",
+            "process_",
+            "go_",
+            "jobmon_gateway_",
+            "push_time_seconds{",
+            "push_failure_time_seconds{",
+        ];
         let name = |line: &str| line.trim_start_matches("# HELP ").trim_start_matches("# TYPE ").to_owned();
         let lines = text.lines().filter(|line| !own.iter().any(|prefix| name(line).starts_with(prefix)));
         lines.map(str::to_owned).collect::<Vec<_>>()

@@ -5,7 +5,9 @@ use jobmon::exposition::family::{
     Timestamp,
 };
 use jobmon::exposition::labels::Escaping;
-use jobmon::exposition::{Labels, Metric, MetricFamily, MetricType, Validation, Value, protobuf, text};
+use jobmon::exposition::{
+    Labels, Limits, Metric, MetricFamily, MetricType, Validation, Value, protobuf, text,
+};
 use proptest::prelude::*;
 
 use crate::table::{Answer, ROWS, Row, UTF8_ROWS, large_bodies};
@@ -92,10 +94,15 @@ fn lengths_beyond_the_body_are_not_believed() {
         b"\x80",
         b"\xff\xff\xff\xff\xff\xff\xff\xff\xff\xff\x01",
     ] {
-        assert_eq!(protobuf::decode(body).expect_err("too short").to_string(), "unexpected EOF");
+        assert_eq!(
+            protobuf::decode(body, &Limits::NONE).expect_err("too short").to_string(),
+            "unexpected EOF"
+        );
     }
     assert_eq!(
-        protobuf::decode(b"\x02\x08\x01").expect_err("a number where a name belongs").to_string(),
+        protobuf::decode(b"\x02\x08\x01", &Limits::NONE)
+            .expect_err("a number where a name belongs")
+            .to_string(),
         "proto: cannot parse invalid wire-format data"
     );
 }
@@ -108,7 +115,7 @@ fn the_last_of_two_families_with_one_name_counts() {
     };
     let mut body = Vec::new();
     protobuf::encode(&mut body, [&family(1.0), &family(2.0)]);
-    assert_eq!(protobuf::decode(&body), Ok(vec![family(2.0)]));
+    assert_eq!(protobuf::decode(&body, &Limits::NONE), Ok(vec![family(2.0)]));
 }
 
 #[test]
@@ -116,17 +123,17 @@ fn a_message_that_stands_for_nothing_is_named() {
     // name "a", one metric without a value; no type, which means COUNTER.
     let body = b"\x05\x0a\x01a\x22\x00";
     assert_eq!(
-        protobuf::decode(body).expect_err("no value").to_string(),
+        protobuf::decode(body, &Limits::NONE).expect_err("no value").to_string(),
         r#"collected metric "a" { } is not a COUNTER"#
     );
     // name "a", type 9
     let body = b"\x05\x0a\x01a\x18\x09";
     assert_eq!(
-        protobuf::decode(body).expect_err("no such type").to_string(),
+        protobuf::decode(body, &Limits::NONE).expect_err("no such type").to_string(),
         r#"collected metric "a" has an unknown type: 9"#
     );
     // name "\xff"
-    assert!(protobuf::decode(b"\x03\x0a\x01\xff").is_err());
+    assert!(protobuf::decode(b"\x03\x0a\x01\xff", &Limits::NONE).is_err());
 }
 
 // ---- properties
@@ -278,13 +285,13 @@ proptest! {
         families.iter_mut().for_each(enrich);
         let mut body = Vec::new();
         protobuf::encode(&mut body, &families);
-        prop_assert_eq!(protobuf::decode(&body), Ok(families));
+        prop_assert_eq!(protobuf::decode(&body, &Limits::NONE), Ok(families));
     }
 
     #[test]
     fn no_bytes_panic(body: Vec<u8>) {
         let _ = text::parse(&body, Validation::Legacy);
-        let _ = protobuf::decode(&body);
+        let _ = protobuf::decode(&body, &Limits::NONE);
     }
 
     #[test]

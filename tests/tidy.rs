@@ -111,8 +111,8 @@ fn every_option_is_documented() {
     for option in jobmon::cli::RUN_OPTIONS {
         assert!(readme.contains(&format!("`--{}", option.name)), "--{} is not in the README", option.name);
     }
-    for flag in ["--web.listen-address", "--log.level"] {
-        assert!(readme.contains(flag), "{flag} is not in the README");
+    for flag in jobmon::cli::GATEWAY_FLAGS {
+        assert!(readme.contains(&format!("`--{}", flag.name)), "--{} is not in the README", flag.name);
     }
 }
 

@@ -3,6 +3,7 @@
 //! The options of the supervisor are a [table](options), because each has a twin in the environment and in the configuration
 //! file: `--push-url` is `JOBMON_PUSH_URL` and `push-url = …`.
 
+mod flags;
 mod options;
 mod quick;
 
@@ -12,6 +13,7 @@ use std::ffi::OsString;
 use clap::error::ErrorKind;
 use clap::{Arg, ArgAction, ArgMatches, Command, value_parser};
 
+pub use flags::{FlagTakes, GATEWAY_FLAGS, GatewayFlag};
 pub use options::{About, RUN_OPTIONS, RunOption};
 
 /// What the command line asks for.
@@ -39,12 +41,10 @@ pub struct RunCall {
 }
 
 /// A call of the gateway.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub struct GatewayCall {
-    /// `--web.listen-address`, at least one.
-    pub listen: Vec<String>,
-    /// `--log.level`.
-    pub log_level: String,
+    /// The flags that were given, by their long names.
+    pub given: BTreeMap<&'static str, Vec<String>>,
 }
 
 /// A call of `jobmon spool`.
@@ -88,8 +88,6 @@ pub enum Takes {
 }
 
 const COMMAND: &str = "command";
-const LISTEN: &str = "web.listen-address";
-const LOG_LEVEL: &str = "log.level";
 
 /// Reads a command line; the first argument is the program's name.
 ///
@@ -100,8 +98,8 @@ pub fn parse(args: Vec<OsString>) -> Result<Call, clap::Error> {
     let face = args.get(1).and_then(|word| word.to_str()).unwrap_or_default();
     if face == "gateway" {
         args.remove(1);
-        let matches = gateway_command().try_get_matches_from(args)?;
-        return Ok(Call::Gateway(gateway_call(&matches)));
+        let matches = flags::command().try_get_matches_from(args)?;
+        return Ok(Call::Gateway(flags::call(&matches)));
     }
     if face == "spool" {
         args.remove(1);
@@ -217,37 +215,6 @@ fn run_call(matches: &ArgMatches) -> RunCall {
     }
 }
 
-fn gateway_command() -> Command {
-    Command::new("jobmon gateway")
-        .bin_name("jobmon gateway")
-        .version(env!("CARGO_PKG_VERSION"))
-        .about("Takes pushed metrics and serves them to Prometheus, in place of a Pushgateway")
-        .args_override_self(true)
-        .arg(
-            Arg::new(LISTEN)
-                .long(LISTEN)
-                .value_name("ADDRESS")
-                .action(ArgAction::Append)
-                .default_value(":9091")
-                .help("Address to listen on (repeatable)"),
-        )
-        .arg(
-            Arg::new(LOG_LEVEL)
-                .long(LOG_LEVEL)
-                .value_name("LEVEL")
-                .default_value("info")
-                .value_parser(["debug", "info", "warn", "error"])
-                .help("Messages of this level and above are shown"),
-        )
-}
-
-fn gateway_call(matches: &ArgMatches) -> GatewayCall {
-    GatewayCall {
-        listen: matches.get_many::<String>(LISTEN).into_iter().flatten().cloned().collect(),
-        log_level: matches.get_one::<String>(LOG_LEVEL).cloned().unwrap_or_default(),
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -350,12 +317,23 @@ mod tests {
 
     #[test]
     fn the_gateway_has_flags_of_its_own() {
-        let Ok(Call::Gateway(call)) =
-            parse_words(&["gateway", "--web.listen-address=:1", "--web.listen-address", ":2"])
-        else {
-            panic!("a gateway call")
-        };
-        assert_eq!(call.listen, [":1", ":2"]);
+        let words = [
+            "gateway",
+            "--web.listen-address=:1",
+            "--web.listen-address",
+            ":2",
+            "--log.level=warn",
+            "--log.level=error",
+            "--web.enable-lifecycle",
+            "--web.enable-admin-api",
+            "--no-web.enable-admin-api",
+            "--web.local-assets=/usr/share",
+        ];
+        let Ok(Call::Gateway(call)) = parse_words(&words) else { panic!("a gateway call") };
+        assert_eq!(call.given["web.listen-address"], [":1", ":2"]);
+        assert_eq!(call.given["log.level"], ["error"]);
+        assert!(call.given.contains_key("web.enable-lifecycle"));
+        assert!(!call.given.contains_key("web.enable-admin-api"));
         assert!(parse_words(&["gateway", "--job", "x"]).is_err());
     }
 
@@ -383,7 +361,7 @@ mod tests {
     fn options_have_variables() {
         assert_eq!(RUN_OPTIONS[4].variable(), "JOBMON_PUSH_URL");
         run_command().debug_assert();
-        gateway_command().debug_assert();
+        flags::command().debug_assert();
         spool_command().debug_assert();
     }
 }

@@ -23,7 +23,9 @@ use crate::cli::{RunCall, SpoolCall};
 use crate::deliver::{Access, Proxy, SpoolPlace, Target};
 use crate::exposition::labels::Labels;
 use crate::grouping::GroupingKey;
-pub use gateway::{BadAddress, GatewayConfig, gateway_config};
+pub use gateway::{
+    Address, BadFlag, Consistency, GatewayConfig, Limits, Listen, LogFormat, Paths, gateway_config,
+};
 use reader::{PUSH_URL, Reader};
 
 /// Where pushes go if nobody says otherwise.

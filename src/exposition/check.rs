@@ -12,7 +12,9 @@ use xxhash_rust::xxh3::Xxh3;
 
 use super::family::{Metric, MetricFamily, MetricType, Value};
 use super::labels::{Escaping, Labels, RESERVED_PREFIX, Validation};
-use super::text::go::{format_float, quote};
+use super::native;
+use super::protobuf::prototext::{describe, describe_labels};
+use super::text::go::quote;
 
 /// The label that every exposed metric carries, be it empty: with `honor_labels` Prometheus would add its own otherwise.
 pub const INSTANCE_LABEL: &str = "instance";
@@ -21,6 +23,8 @@ pub const INSTANCE_LABEL: &str = "instance";
 #[derive(Debug, Clone, PartialEq, thiserror::Error)]
 #[allow(missing_docs)]
 pub enum Inconsistent {
+    #[error("not judged yet")]
+    NotJudged,
     #[error("pushed metrics must not have timestamps")]
     Timestamps,
     #[error("collected metric family has a name that is not utf8: {}", quote(.bytes))]
@@ -43,6 +47,8 @@ pub enum Inconsistent {
     InvalidLabelName { family: String, metric: String, label: String },
     #[error("collected metric {} {{ {metric}}} must not have an explicit {} label", quote(.family.as_bytes()), quote(.label.as_bytes()))]
     ExplicitBound { family: String, metric: String, label: &'static str },
+    #[error("collected metric {} {{ {metric}}} {problem}, Prometheus would refuse it", quote(.family.as_bytes()))]
+    BadHistogram { family: String, metric: String, problem: &'static str },
     #[error("collected metric {} {{ {metric}}} was collected before with the same name and label values", quote(.family.as_bytes()))]
     DuplicateSeries { family: String, metric: String },
     #[error("collected metric {} {{ {metric}}} is not a {}", quote(.family.as_bytes()), .expected.proto_name())]
@@ -336,6 +342,11 @@ impl<'a, E: Exposed> Check<'a, E> {
                 return Err(Flaw::DuplicateLabel(label));
             }
         }
+        if let Value::Histogram(histogram) = &metric.value
+            && let Some(problem) = native::fault(histogram)
+        {
+            return Err(Flaw::BadHistogram(problem));
+        }
         let fingerprint = fingerprint(&family.name, &metric.labels);
         if !self.series.insert(fingerprint) || self.exposed.has_series(fingerprint) {
             return Err(Flaw::DuplicateSeries);
@@ -349,6 +360,7 @@ enum Flaw<'a> {
     InvalidLabelName(&'a str),
     ExplicitBound(&'static str),
     DuplicateLabel(&'a str),
+    BadHistogram(&'static str),
     DuplicateSeries,
 }
 
@@ -363,6 +375,7 @@ impl Flaw<'_> {
             Self::DuplicateLabel(label) => {
                 Inconsistent::DuplicateLabel { family, metric, label: label.to_owned() }
             }
+            Self::BadHistogram(problem) => Inconsistent::BadHistogram { family, metric, problem },
             Self::DuplicateSeries => Inconsistent::DuplicateSeries { family, metric },
         }
     }
@@ -371,56 +384,4 @@ impl Flaw<'_> {
 /// The fault that a series which somebody else exposes already would be.
 pub fn duplicate(family: &str, metric: &Metric) -> Inconsistent {
     Inconsistent::DuplicateSeries { family: family.to_owned(), metric: describe(metric) }
-}
-
-/// A metric in protobuf's text form, with the two spaces between fields that client_golang's messages tend to have.
-fn describe(metric: &Metric) -> String {
-    let mut fields = describe_pairs(&metric.labels);
-    fields.push(match &metric.value {
-        Value::Counter(counter) => format!("counter:{{value:{}}}", proto_float(counter.value)),
-        Value::Gauge(value) => format!("gauge:{{value:{}}}", proto_float(*value)),
-        Value::Untyped(value) => format!("untyped:{{value:{}}}", proto_float(*value)),
-        Value::Summary(summary) => {
-            let mut text =
-                format!("summary:{{sample_count:{}  sample_sum:{}", summary.count, proto_float(summary.sum));
-            for q in &summary.quantiles {
-                let (quantile, value) = (proto_float(q.quantile), proto_float(q.value));
-                write!(text, "  quantile:{{quantile:{quantile}  value:{value}}}").expect("a String grows");
-            }
-            text + "}"
-        }
-        Value::Histogram(histogram) => {
-            let count = proto_float(histogram.count.as_f64());
-            let mut text =
-                format!("histogram:{{sample_count:{count}  sample_sum:{}", proto_float(histogram.sum));
-            for b in &histogram.buckets {
-                let (count, bound) = (proto_float(b.cumulative.as_f64()), proto_float(b.upper_bound));
-                write!(text, "  bucket:{{cumulative_count:{count}  upper_bound:{bound}}}")
-                    .expect("a String grows");
-            }
-            text + "}"
-        }
-    });
-    fields.join("  ")
-}
-
-fn describe_labels(labels: &Labels) -> String {
-    describe_pairs(labels).join("  ")
-}
-
-fn describe_pairs(labels: &Labels) -> Vec<String> {
-    let pair = |(name, value): (&str, &str)| {
-        format!("label:{{name:{}  value:{}}}", quote(name.as_bytes()), quote(value.as_bytes()))
-    };
-    labels.iter().map(pair).collect()
-}
-
-fn proto_float(value: f64) -> String {
-    if value.is_nan() {
-        "nan".to_owned()
-    } else if value.is_infinite() {
-        if value > 0.0 { "inf".to_owned() } else { "-inf".to_owned() }
-    } else {
-        format_float(value)
-    }
 }

@@ -180,6 +180,13 @@ pub struct Histogram {
     pub exemplars: Vec<Exemplar>,
 }
 
+impl Histogram {
+    /// Whether there is a bucket for everything.
+    pub fn has_infinite_bucket(&self) -> bool {
+        self.buckets.iter().any(|bucket| bucket.upper_bound == f64::INFINITY)
+    }
+}
+
 /// Number of observations: whole in an ordinary histogram, fractional in a float histogram.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub enum Count {

@@ -132,6 +132,23 @@ pub enum Escaping {
 const VALUES_PREFIX: &str = "U__";
 
 impl Escaping {
+    /// The scheme of a name in content negotiation, if it is one.
+    pub fn from_parameter(name: &str) -> Option<Self> {
+        [Self::AllowUtf8, Self::Underscores, Self::Dots, Self::Values]
+            .into_iter()
+            .find(|e| e.parameter() == name)
+    }
+
+    /// The scheme's name in content negotiation.
+    pub fn parameter(self) -> &'static str {
+        match self {
+            Self::AllowUtf8 => "allow-utf-8",
+            Self::Underscores => "underscores",
+            Self::Dots => "dots",
+            Self::Values => "values",
+        }
+    }
+
     /// The name of a metric as this scheme writes it.
     pub fn escape(self, name: &str) -> Cow<'_, str> {
         self.escape_allowing(name, true)

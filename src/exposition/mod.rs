@@ -8,10 +8,15 @@
 
 pub mod check;
 pub mod family;
+pub mod format;
 pub mod labels;
+pub mod limits;
+pub mod native;
 pub mod protobuf;
 pub mod registry;
 pub mod text;
 
 pub use family::{Metric, MetricFamily, MetricType, Value};
+pub use format::{ExposedFamily, Format, Syntax};
 pub use labels::{Labels, Validation};
+pub use limits::{Exceeded, Limits, Rules};

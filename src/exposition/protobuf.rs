@@ -3,6 +3,8 @@
 //! The messages are those of client_model's `metrics.proto`. Text fields are read as bytes, so that a name that is not
 //! UTF-8 can be named in the answer.
 
+pub(super) mod prototext;
+mod weigh;
 mod wire;
 
 use prost::Message as _;
@@ -13,7 +15,9 @@ use super::family::{
     Bucket, Count, Counter, Exemplar, Histogram, Metric, MetricFamily, MetricType, NativeBuckets,
     NativeHistogram, Quantile, Span, Summary, Timestamp, Value,
 };
-use super::labels::Labels;
+use super::format::ExposedFamily;
+use super::labels::{Escaping, Labels};
+use super::limits::{Exceeded, Limits};
 
 /// The media type of this format, as a scrape answers with it and a push declares it.
 pub const CONTENT_TYPE: &str =
@@ -31,14 +35,19 @@ pub enum DecodeError {
     /// A message that stands for nothing that can be exposed.
     #[error(transparent)]
     Inconsistent(#[from] Inconsistent),
+    /// More than is read.
+    #[error(transparent)]
+    TooMuch(#[from] Exceeded),
 }
 
-/// Reads families. Of two with the same name the last one counts.
+/// Reads families. Of two with the same name the last one counts. Metrics are decoded one at a time, so that what is held
+/// is what was read and not the messages.
 ///
 /// # Errors
 /// See [`DecodeError`]; nothing of the bytes is used then. No length is believed beyond the bytes that are there.
-pub fn decode(mut body: &[u8]) -> Result<Vec<MetricFamily>, DecodeError> {
-    let mut messages: Vec<wire::MetricFamily> = Vec::new();
+pub fn decode(mut body: &[u8], limits: &Limits) -> Result<Vec<MetricFamily>, DecodeError> {
+    let mut scale = weigh::Scale::new(limits);
+    let mut families = Vec::new();
     let mut places = std::collections::HashMap::new();
     while body.has_remaining() {
         let length = prost::decode_length_delimiter(&mut body).map_err(|_| DecodeError::Truncated)?;
@@ -47,15 +56,15 @@ pub fn decode(mut body: &[u8]) -> Result<Vec<MetricFamily>, DecodeError> {
         }
         let (message, rest) = body.split_at(length);
         body = rest;
-        let message = wire::MetricFamily::decode(message).map_err(|_| DecodeError::Malformed)?;
-        let next = messages.len();
-        match *places.entry(message.name.clone().unwrap_or_default()).or_insert(next) {
-            at if at < next => messages[at] = message,
-            _ => messages.push(message),
+        let (name, family) = read::family(message, limits, &mut scale)?;
+        let next = families.len();
+        match *places.entry(name).or_insert(next) {
+            at if at < next => families[at] = family,
+            _ => families.push(family),
         }
     }
     // What a later family of the same name replaces is not judged.
-    messages.into_iter().map(read::family).collect()
+    families.into_iter().map(|family| family.map_err(DecodeError::Inconsistent)).collect()
 }
 
 /// Appends families, each with its length before it.
@@ -63,6 +72,11 @@ pub fn encode<'a>(out: &mut Vec<u8>, families: impl IntoIterator<Item = &'a Metr
     for family in families {
         write::family(family).encode_length_delimited(out).expect("a Vec grows as far as needed");
     }
+}
+
+/// Appends a family as it is exposed, with its length before it.
+pub fn encode_exposed(out: &mut Vec<u8>, family: &ExposedFamily<'_>, escaping: Escaping) {
+    write::exposed(family, escaping).encode_length_delimited(out).expect("a Vec grows as far as needed");
 }
 
 const TYPES: [MetricType; 6] = [
@@ -76,27 +90,66 @@ const TYPES: [MetricType; 6] = [
 
 /// Wire to model.
 mod read {
+    use prost::Message as _;
+
+    use super::weigh::{self, Scale};
     use super::{
-        Bucket, Count, Counter, DecodeError, Exemplar, Histogram, Inconsistent, Labels, Metric, MetricFamily,
-        MetricType, NativeBuckets, NativeHistogram, Quantile, Span, Summary, TYPES, Timestamp, Value, wire,
+        Bucket, Count, Counter, DecodeError, Exemplar, Histogram, Inconsistent, Labels, Limits, Metric,
+        MetricFamily, MetricType, NativeBuckets, NativeHistogram, Quantile, Span, Summary, TYPES, Timestamp,
+        Value, wire,
     };
 
-    type Result<T> = std::result::Result<T, DecodeError>;
+    /// What stands for nothing that can be exposed is told apart from what is no message: a later family may replace it.
+    type Judged<T> = std::result::Result<T, Inconsistent>;
 
-    pub(super) fn family(family: wire::MetricFamily) -> Result<MetricFamily> {
-        let name = text(family.name.unwrap_or_default(), |bytes| Inconsistent::NameNotUtf8 { bytes })?;
-        let help = family
-            .help
-            .map(|help| text(help, |bytes| Inconsistent::HelpNotUtf8 { family: name.clone(), bytes }));
-        let number = family.kind.unwrap_or_default();
-        let kind = usize::try_from(number).ok().and_then(|n| TYPES.get(n)).copied();
-        let kind = kind.ok_or_else(|| Inconsistent::UnknownType { family: name.clone(), number })?;
-        let unit = family.unit.and_then(|unit| String::from_utf8(unit).ok());
-        let metrics = family.metric.into_iter().map(|m| metric(&name, kind, m)).collect::<Result<_>>()?;
-        Ok(MetricFamily { help: help.transpose()?, name, unit, kind, metrics })
+    /// The name as it is on the wire, and the family.
+    pub(super) fn family(
+        message: &[u8],
+        limits: &Limits,
+        scale: &mut Scale<'_>,
+    ) -> Result<(Vec<u8>, Judged<MetricFamily>), DecodeError> {
+        let head = wire::FamilyHead::decode(message).map_err(|_| DecodeError::Malformed)?;
+        let name = head.name.clone().unwrap_or_default();
+        limits.name(&name)?;
+        let mut family = empty_family(head);
+        for metric in weigh::metrics(message) {
+            let bytes = metric?;
+            scale.metric(bytes)?;
+            let message = wire::Metric::decode(bytes).map_err(|_| DecodeError::Malformed)?;
+            within(&message, limits)?;
+            let Ok(to) = &mut family else { continue };
+            match metric_of(&to.name, to.kind, message) {
+                Ok(metric) => to.metrics.push(metric),
+                Err(fault) => family = Err(fault),
+            }
+        }
+        if let Ok(family) = &mut family {
+            family.metrics.shrink_to_fit();
+        }
+        Ok((name, family))
     }
 
-    fn metric(family: &str, kind: MetricType, metric: wire::Metric) -> Result<Metric> {
+    fn empty_family(head: wire::FamilyHead) -> Judged<MetricFamily> {
+        let name = text(head.name.unwrap_or_default(), |bytes| Inconsistent::NameNotUtf8 { bytes })?;
+        let help = head
+            .help
+            .map(|help| text(help, |bytes| Inconsistent::HelpNotUtf8 { family: name.clone(), bytes }));
+        let number = head.kind.unwrap_or_default();
+        let kind = usize::try_from(number).ok().and_then(|n| TYPES.get(n)).copied();
+        let kind = kind.ok_or_else(|| Inconsistent::UnknownType { family: name.clone(), number })?;
+        let unit = head.unit.and_then(|unit| String::from_utf8(unit).ok());
+        Ok(MetricFamily { help: help.transpose()?, name, unit, kind, metrics: Vec::new() })
+    }
+
+    fn within(metric: &wire::Metric, limits: &Limits) -> Result<(), DecodeError> {
+        for pair in &metric.label {
+            limits.name(pair.name.as_deref().unwrap_or_default())?;
+            limits.label_value(pair.value.as_deref().unwrap_or_default())?;
+        }
+        Ok(())
+    }
+
+    fn metric_of(family: &str, kind: MetricType, metric: wire::Metric) -> Judged<Metric> {
         let labels = labels(family, metric.label)?;
         let value = match kind {
             MetricType::Counter => metric.counter.map(|c| counter(family, *c)).transpose()?,
@@ -115,11 +168,11 @@ mod read {
         Ok(Metric { labels, value, timestamp_ms: metric.timestamp_ms })
     }
 
-    fn text(bytes: Vec<u8>, error: impl FnOnce(Vec<u8>) -> Inconsistent) -> Result<String> {
-        Ok(String::from_utf8(bytes).map_err(|e| error(e.into_bytes()))?)
+    fn text(bytes: Vec<u8>, error: impl FnOnce(Vec<u8>) -> Inconsistent) -> Judged<String> {
+        String::from_utf8(bytes).map_err(|e| error(e.into_bytes()))
     }
 
-    fn labels(family: &str, pairs: Vec<wire::LabelPair>) -> Result<Labels> {
+    fn labels(family: &str, pairs: Vec<wire::LabelPair>) -> Judged<Labels> {
         let mut texts = Vec::with_capacity(pairs.len());
         for pair in pairs {
             let name = text(pair.name.unwrap_or_default(), |bytes| Inconsistent::LabelNameNotUtf8 {
@@ -136,7 +189,7 @@ mod read {
         Ok(Labels::from_pairs(texts))
     }
 
-    fn counter(family: &str, counter: wire::Counter) -> Result<Value> {
+    fn counter(family: &str, counter: wire::Counter) -> Judged<Value> {
         Ok(Value::Counter(Counter {
             value: counter.value.unwrap_or_default(),
             exemplar: counter.exemplar.map(|e| exemplar(family, *e)).transpose()?,
@@ -157,7 +210,7 @@ mod read {
         }))
     }
 
-    fn histogram(family: &str, histogram: wire::Histogram) -> Result<Value> {
+    fn histogram(family: &str, histogram: wire::Histogram) -> Judged<Value> {
         let native = native(&histogram);
         let bucket = |bucket: wire::Bucket| {
             Ok(Bucket {
@@ -169,10 +222,10 @@ mod read {
         Ok(Value::Histogram(Box::new(Histogram {
             count: count(histogram.sample_count, histogram.sample_count_float),
             sum: histogram.sample_sum.unwrap_or_default(),
-            buckets: histogram.bucket.into_iter().map(bucket).collect::<Result<_>>()?,
+            buckets: histogram.bucket.into_iter().map(bucket).collect::<Judged<_>>()?,
             native,
             created: histogram.created_timestamp.map(timestamp),
-            exemplars: histogram.exemplars.into_iter().map(|e| exemplar(family, e)).collect::<Result<_>>()?,
+            exemplars: histogram.exemplars.into_iter().map(|e| exemplar(family, e)).collect::<Judged<_>>()?,
         })))
     }
 
@@ -212,7 +265,7 @@ mod read {
         }
     }
 
-    fn exemplar(family: &str, exemplar: wire::Exemplar) -> Result<Exemplar> {
+    fn exemplar(family: &str, exemplar: wire::Exemplar) -> Judged<Exemplar> {
         Ok(Exemplar {
             labels: labels(family, exemplar.label)?,
             value: exemplar.value.unwrap_or_default(),
@@ -228,24 +281,29 @@ mod read {
 /// Model to wire.
 mod write {
     use super::{
-        Bucket, Count, Counter, Exemplar, Histogram, Labels, Metric, MetricFamily, Quantile, Span, Summary,
-        TYPES, Timestamp, Value, wire,
+        Bucket, Count, Counter, Escaping, Exemplar, ExposedFamily, Histogram, Labels, Metric, MetricFamily,
+        Quantile, Span, Summary, TYPES, Timestamp, Value, wire,
     };
 
     pub(super) fn family(family: &MetricFamily) -> wire::MetricFamily {
+        let metrics = family.metrics.iter().collect();
+        exposed(&ExposedFamily { metrics, ..ExposedFamily::head(family) }, Escaping::AllowUtf8)
+    }
+
+    pub(super) fn exposed(family: &ExposedFamily<'_>, escaping: Escaping) -> wire::MetricFamily {
         let kind = TYPES.iter().position(|kind| *kind == family.kind).expect("every type has its number");
         wire::MetricFamily {
-            name: Some(family.name.clone().into_bytes()),
-            help: family.help.clone().map(String::into_bytes),
+            name: Some(escaping.escape(family.name).into_owned().into_bytes()),
+            help: family.help.map(|help| help.as_bytes().to_vec()),
             kind: Some(i32::try_from(kind).expect("there are six")),
-            metric: family.metrics.iter().map(metric).collect(),
-            unit: family.unit.clone().map(String::into_bytes),
+            metric: family.metrics.iter().map(|m| metric(m, escaping)).collect(),
+            unit: family.unit.map(|unit| unit.as_bytes().to_vec()),
         }
     }
 
-    fn metric(metric: &Metric) -> wire::Metric {
+    fn metric(metric: &Metric, escaping: Escaping) -> wire::Metric {
         let mut out = wire::Metric {
-            label: labels(&metric.labels),
+            label: labels(&metric.labels, escaping),
             timestamp_ms: metric.timestamp_ms,
             ..wire::Metric::default()
         };
@@ -259,9 +317,9 @@ mod write {
         out
     }
 
-    fn labels(labels: &Labels) -> Vec<wire::LabelPair> {
+    fn labels(labels: &Labels, escaping: Escaping) -> Vec<wire::LabelPair> {
         let pair = |(name, value): (&str, &str)| wire::LabelPair {
-            name: Some(name.as_bytes().to_vec()),
+            name: Some(escaping.escape_label(name).as_bytes().to_vec()),
             value: Some(value.as_bytes().to_vec()),
         };
         labels.iter().map(pair).collect()
@@ -333,7 +391,7 @@ mod write {
 
     fn exemplar(exemplar: &Exemplar) -> wire::Exemplar {
         wire::Exemplar {
-            label: labels(&exemplar.labels),
+            label: labels(&exemplar.labels, Escaping::AllowUtf8),
             value: Some(exemplar.value),
             timestamp: exemplar.timestamp.map(timestamp),
         }

@@ -1,15 +1,24 @@
 //! The one table of what can go wrong with a request: its status, its text, how loudly it is logged.
 
 use hyper::StatusCode;
-use hyper::header::{ALLOW, HeaderName, LOCATION, RETRY_AFTER};
+use hyper::header::{ALLOW, HeaderName, LOCATION, RETRY_AFTER, WWW_AUTHENTICATE};
 use tracing::Level;
 
-use super::limits::{BODY_BYTES_MAX, FAILURE_BYTES_MAX, GROUP_LABEL_BYTES_MAX};
 use super::route::Misroute;
+use crate::config::Limits;
 use crate::exposition::protobuf::DecodeError;
 use crate::exposition::text::ParseError;
+use crate::exposition::text::error::LineError;
+use crate::exposition::{Exceeded, check::Inconsistent};
 use crate::grouping::GroupingError;
 use crate::store::StoreError;
+
+/// Bytes of a text that says what is wrong.
+const FAILURE_BYTES_MAX: usize = 64 * 1024;
+/// After how many seconds one who was too early may come back.
+const SOON: &str = "1";
+/// The same for one who has to wait until somebody makes room.
+const LATER: &str = "60";
 
 /// Why a request was not done.
 #[derive(Debug, thiserror::Error)]
@@ -23,22 +32,49 @@ pub(super) enum Failure {
     #[error(transparent)]
     Grouping(#[from] GroupingError),
     #[error(transparent)]
-    Text(#[from] ParseError),
+    Text(ParseError),
     #[error(transparent)]
     Protobuf(DecodeError),
-    #[error("content encoding \"{0}\" is not supported, send the body as it is")]
-    ContentEncoding(String),
+    /// The body is not in the declared encoding.
+    #[error("{0}")]
+    Inflate(String),
     /// The client stopped in the middle.
     #[error("unexpected EOF")]
     BodyIncomplete,
-    #[error("the body is larger than {BODY_BYTES_MAX} bytes")]
-    BodyTooLarge,
-    #[error("the labels of the group, once for each metric, are larger than {GROUP_LABEL_BYTES_MAX} bytes")]
-    GroupLabelsTooLarge,
-    #[error("the body did not arrive in time")]
+    #[error("the body is larger than {0} bytes, see --limit.body-size")]
+    BodyTooLarge(usize),
+    #[error("the inflated body is larger than {0} bytes, see --limit.inflated-body-size")]
+    InflatedTooLarge(usize),
+    #[error(
+        "the labels of the group, once for each series, are larger than {0} bytes, see --limit.push-label-size"
+    )]
+    GroupLabelsTooLarge(usize),
+    #[error("{0}")]
+    TooMuch(String),
+    #[error("the line and the headers of the request are larger than {0} bytes, see --limit.header-size")]
+    HeadersTooLarge(usize),
+    #[error("the body did not arrive in time, see --limit.body-time")]
     BodyTooSlow,
+    #[error("more than {0} requests at a time, see --limit.requests")]
+    TooManyRequests(usize),
+    #[error("more than {0} bytes of bodies at a time, see --limit.requests-size")]
+    TooManyBytes(usize),
+    /// More than `rate_limit` of the web configuration.
+    #[error("Too Many Requests")]
+    TooOften,
+    /// More passwords are waiting to be checked than is reasonable.
+    #[error("too many passwords are being checked")]
+    TooManyPasswords,
+    /// Nobody that is known; how to introduce oneself.
+    #[error("Unauthorized")]
+    Unauthorized { challenge: &'static str },
+    #[error("{0}")]
+    Forbidden(String),
     #[error("{}", store_text(.0))]
     Store(#[from] StoreError),
+    /// A task of ours has died.
+    #[error("the answer could not be made, the gateway's log says more")]
+    Internal,
 }
 
 fn misroute_text(misroute: &Misroute) -> &'static str {
@@ -60,26 +96,65 @@ fn store_text(error: &StoreError) -> String {
             text.truncate(text.floor_char_boundary(FAILURE_BYTES_MAX));
             text
         }
+        StoreError::TooManyGroups(groups) => format!("there are {groups} groups already, see --limit.groups"),
         StoreError::QueueFull | StoreError::Closed => error.to_string(),
     }
 }
 
 impl Failure {
+    /// What cannot be read as text, or is more than is read.
+    pub(super) fn text(error: ParseError, limits: &Limits) -> Self {
+        match error.error {
+            LineError::TooMuch(exceeded) => {
+                Self::TooMuch(format!("line {}: {}", error.line, exceeded_text(exceeded, limits)))
+            }
+            _ => Self::Text(error),
+        }
+    }
+
+    /// What cannot be read as protobuf, or is more than is read.
+    pub(super) fn protobuf(error: DecodeError, limits: &Limits) -> Self {
+        match error {
+            DecodeError::TooMuch(exceeded) => Self::TooMuch(exceeded_text(exceeded, limits)),
+            error => Self::Protobuf(error),
+        }
+    }
+
+    /// The fault, where the push could be read and cannot be stored.
+    pub(super) fn inconsistent(self) -> Result<Inconsistent, Self> {
+        match self {
+            Self::Protobuf(DecodeError::Inconsistent(fault)) => Ok(fault),
+            other => Err(other),
+        }
+    }
+
     pub(super) fn status(&self) -> StatusCode {
         match self {
             Self::Misroute(Misroute::NotFound) => StatusCode::NOT_FOUND,
             Self::Misroute(Misroute::MethodNotAllowed { .. }) => StatusCode::METHOD_NOT_ALLOWED,
             Self::Misroute(Misroute::Redirect { permanent: true, .. }) => StatusCode::MOVED_PERMANENTLY,
             Self::Misroute(Misroute::Redirect { permanent: false, .. }) => StatusCode::TEMPORARY_REDIRECT,
-            Self::ContentEncoding(_) => StatusCode::UNSUPPORTED_MEDIA_TYPE,
-            Self::BodyTooLarge | Self::GroupLabelsTooLarge => StatusCode::PAYLOAD_TOO_LARGE,
+            Self::BodyTooLarge(_) | Self::InflatedTooLarge(_) | Self::GroupLabelsTooLarge(_) => {
+                StatusCode::PAYLOAD_TOO_LARGE
+            }
+            Self::TooMuch(_) => StatusCode::UNPROCESSABLE_ENTITY,
+            Self::HeadersTooLarge(_) => StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE,
             Self::BodyTooSlow => StatusCode::REQUEST_TIMEOUT,
-            Self::Store(StoreError::QueueFull | StoreError::Closed) => StatusCode::SERVICE_UNAVAILABLE,
+            Self::TooOften | Self::TooManyPasswords | Self::Store(StoreError::TooManyGroups(_)) => {
+                StatusCode::TOO_MANY_REQUESTS
+            }
+            Self::TooManyRequests(_)
+            | Self::TooManyBytes(_)
+            | Self::Store(StoreError::QueueFull | StoreError::Closed) => StatusCode::SERVICE_UNAVAILABLE,
+            Self::Unauthorized { .. } => StatusCode::UNAUTHORIZED,
+            Self::Forbidden(_) => StatusCode::FORBIDDEN,
+            Self::Internal => StatusCode::INTERNAL_SERVER_ERROR,
             Self::Misroute(Misroute::BadEscape)
             | Self::NoHost
             | Self::Grouping(_)
             | Self::Text(_)
             | Self::Protobuf(_)
+            | Self::Inflate(_)
             | Self::BodyIncomplete
             | Self::Store(StoreError::Inconsistent(_)) => StatusCode::BAD_REQUEST,
         }
@@ -90,16 +165,42 @@ impl Failure {
         match self {
             Self::Misroute(Misroute::MethodNotAllowed { allow }) => Some((ALLOW, (*allow).to_owned())),
             Self::Misroute(Misroute::Redirect { location, .. }) => Some((LOCATION, location.clone())),
-            Self::Store(StoreError::QueueFull | StoreError::Closed) => Some((RETRY_AFTER, "1".to_owned())),
+            Self::Unauthorized { challenge } => Some((WWW_AUTHENTICATE, (*challenge).to_owned())),
+            Self::Store(StoreError::TooManyGroups(_)) => Some((RETRY_AFTER, LATER.to_owned())),
+            Self::TooOften
+            | Self::TooManyPasswords
+            | Self::TooManyRequests(_)
+            | Self::TooManyBytes(_)
+            | Self::Store(StoreError::QueueFull | StoreError::Closed) => Some((RETRY_AFTER, SOON.to_owned())),
             _ => None,
         }
     }
 
     pub(super) fn level(&self) -> Level {
         match self {
-            Self::Store(StoreError::QueueFull | StoreError::Closed) => Level::WARN,
-            Self::Store(StoreError::Inconsistent(_)) => Level::ERROR,
+            Self::Store(StoreError::Inconsistent(_)) | Self::Internal => Level::ERROR,
+            Self::TooManyRequests(_) | Self::TooManyBytes(_) | Self::TooManyPasswords | Self::Store(_) => {
+                Level::WARN
+            }
             _ => Level::DEBUG,
         }
+    }
+}
+
+fn exceeded_text(exceeded: Exceeded, limits: &Limits) -> String {
+    match exceeded {
+        Exceeded::Samples => {
+            format!("more than {} series in one push, see --limit.push-series", limits.push_series)
+        }
+        Exceeded::Labels => {
+            format!("more than {} labels on one series, see --limit.series-labels", limits.series_labels)
+        }
+        Exceeded::NameBytes => {
+            format!("a name is longer than {} bytes, see --limit.name-length", limits.name_bytes)
+        }
+        Exceeded::LabelValueBytes => format!(
+            "the value of a label is longer than {} bytes, see --limit.label-value-length",
+            limits.label_value_bytes
+        ),
     }
 }

@@ -1,33 +1,71 @@
 //! Face B, the gateway: takes pushes, keeps the last value of every series, and serves them to Prometheus.
 //!
-//! The story: bytes → [`route`] → [`crate::exposition`] → the store's writer (check → apply) → 200; and a scrape: snapshot
-//! → text → socket. A drop-in for the Pushgateway: paths, answers, texts and metric names are its.
+//! The story: a connection from [`listen`] → `access` (who is it?) → [`route`] (what for?) → `handlers`; a push: `encoding` →
+//! [`crate::exposition`] → the store's writer (check → apply) → 200; a scrape: snapshot → the negotiated format → socket. A
+//! drop-in for the Pushgateway: paths, answers, texts and metric names are its.
 
+pub mod access;
+pub mod encoding;
 mod error;
 mod handlers;
-pub mod limits;
+pub mod listen;
+mod load;
+pub mod negotiate;
 pub mod route;
 mod server;
 mod summary;
 pub mod telemetry;
 
+use std::sync::Arc;
+use std::time::{SystemTime, UNIX_EPOCH};
+
+use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use nix::sys::signal::{SigSet, Signal};
 use tokio::io::AsyncReadExt as _;
-use tokio::net::TcpListener;
+use tokio::sync::Notify;
 use tracing::{info, warn};
 
-use crate::config::GatewayConfig;
-use crate::store::Store;
+use crate::config::{Consistency, GatewayConfig};
+use crate::store::{Settings, Store, UnixNanos};
+use access::{Access, AccessError};
+use listen::{ListenError, Listener};
+use route::Layout;
+use server::{About, Bodies, Heavy, InFlight, Shared};
 use telemetry::Telemetry;
 
 /// Serves on `listeners` until `shutdown` is ready; ends when the requests in flight have been answered or their time is up.
 ///
 /// The store is in memory: what was pushed is gone afterwards.
-pub async fn serve(listeners: Vec<TcpListener>, shutdown: impl Future<Output = ()>) {
+pub async fn serve(
+    config: GatewayConfig,
+    access: Option<Access>,
+    listeners: Vec<Listener>,
+    shutdown: impl Future<Output = ()>,
+) {
     let telemetry = Telemetry::new();
-    let store = Store::start(telemetry.own_types());
-    server::run(listeners, server::Shared { store, telemetry, in_flight: server::InFlight::new() }, shutdown)
-        .await;
+    let store = Store::start(Settings {
+        own: telemetry.own_types(),
+        quarantine: config.consistency == Consistency::Quarantined,
+        groups_max: config.limits.groups,
+        failed_groups_max: config.limits.failed_groups,
+    });
+    let processors = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
+    let shared = Shared {
+        store,
+        telemetry,
+        layout: Layout { paths: config.paths, names: config.names, admin: config.admin },
+        consistency: config.consistency,
+        lifecycle: config.lifecycle,
+        open_metrics: config.open_metrics,
+        about: About { flags: config.flags, start: now() },
+        access,
+        bodies: Bodies::new(config.limits.requests_bytes),
+        heavy: Heavy::new(processors),
+        in_flight: InFlight::new(config.limits.requests),
+        quit: Notify::new(),
+        limits: Arc::new(config.limits),
+    };
+    server::run(listeners, Arc::new(shared), shutdown).await;
 }
 
 /// Why a gateway cannot serve.
@@ -37,48 +75,55 @@ pub enum GatewayError {
     #[error("{0}")]
     Start(#[from] std::io::Error),
     /// An address cannot be listened on.
-    #[error("cannot listen on --web.listen-address {address}: {error}")]
-    Listen {
-        /// The address.
-        address: String,
-        /// What the kernel said.
-        error: std::io::Error,
-    },
+    #[error(transparent)]
+    Listen(#[from] ListenError),
+    /// The web configuration is wrong.
+    #[error("--web.config.file: {0}")]
+    Access(#[from] AccessError),
 }
 
-/// Runs a gateway until SIGTERM or SIGINT.
+/// Runs a gateway until SIGTERM or SIGINT, or until a request ends it.
 ///
 /// # Errors
 /// Why it could not begin.
 pub fn run(config: GatewayConfig) -> Result<(), GatewayError> {
     // A reader that goes away must not end us (signal(7)); the threads of the runtime inherit the mask.
     SigSet::from(Signal::SIGPIPE).thread_block().map_err(std::io::Error::from)?;
+    allow_descriptors(config.limits.connections);
+    let access = config.web_config.as_deref().map(Access::load).transpose()?;
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
     runtime.block_on(async {
         let shutdown = shutdown_signal()?;
-        let mut listeners = Vec::new();
-        for (host, port) in config.listen {
-            let listener = listen(&host, port).await?;
-            info!(address = %listener.local_addr()?, "listening");
-            listeners.push(listener);
+        let listeners = Listener::all(&config.listen).await?;
+        for listener in &listeners {
+            info!(address = %listener, "listening");
+        }
+        if let Some(file) = &config.persistence_file {
+            warn!(file = %file.display(), "--persistence.file is not used yet");
         }
         warn!("pushed metrics are kept in memory only and are lost when the gateway ends");
-        serve(listeners, shutdown).await;
+        serve(config, access, listeners, shutdown).await;
         Ok(())
     })
 }
 
-/// Listens on a host and port; without host, on all addresses of both families where there are both.
-async fn listen(host: &str, port: u16) -> Result<TcpListener, GatewayError> {
-    let hosts: &[&str] = if host.is_empty() { &["::", "0.0.0.0"] } else { &[host] };
-    let mut result = Err(std::io::ErrorKind::AddrNotAvailable.into());
-    for host in hosts {
-        result = TcpListener::bind((*host, port)).await;
-        if result.is_ok() {
-            break;
-        }
+/// Raises the limit of open descriptors as far as the connections need it and it may be raised.
+fn allow_descriptors(connections: usize) {
+    /// For what is no connection.
+    const SPARE: u64 = 256;
+    let needed = (connections as u64).saturating_add(SPARE);
+    if let Ok((soft, hard)) = getrlimit(Resource::RLIMIT_NOFILE)
+        && soft < needed
+        && setrlimit(Resource::RLIMIT_NOFILE, needed.min(hard), hard).is_err()
+    {
+        warn!(soft, needed, "the limit of open files cannot be raised");
     }
-    result.map_err(|error| GatewayError::Listen { address: format!("{host}:{port}"), error })
+}
+
+fn now() -> UnixNanos {
+    // A clock before 1970 counts as 1970, one after 2262 as 2262.
+    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    UnixNanos(i64::try_from(since.as_nanos()).unwrap_or(i64::MAX))
 }
 
 /// Ready when SIGTERM or SIGINT has come in.

@@ -1,16 +1,17 @@
 //! Which request is for whom. Pure: a method and a path in, a route or a refusal out.
+//!
+//! The rules are those of the Pushgateway's two routers: a path is first cleaned (Go's `http.ServeMux`); a path that would
+//! be somebody's with or without a slash at its end, or in another case, is redirected (httprouter).
 
 use std::borrow::Cow;
 
 use hyper::Method;
 use percent_encoding::{AsciiSet, CONTROLS, percent_decode_str, percent_encode};
 
+use crate::config::Paths;
 use crate::exposition::Validation;
 use crate::grouping::{GroupingError, GroupingKey};
 use crate::store::PushMode;
-
-/// Where scrapes and pushes go.
-pub const METRICS_PATH: &str = "/metrics";
 
 /// What a request asks for.
 #[derive(Debug, PartialEq, Eq)]
@@ -29,15 +30,31 @@ pub enum Route {
     },
     /// The exposition.
     Scrape,
+    /// The page for people.
+    Page,
+    /// A part of the page.
+    Asset(String),
+    /// Build, flags and start of the gateway.
+    ApiStatus,
+    /// All groups with their metrics.
+    ApiMetrics,
+    /// Delete everything.
+    Wipe,
     /// Whether the gateway works.
     Healthy,
     /// Whether the gateway takes pushes.
     Ready,
+    /// End the gateway.
+    Quit,
+    /// Somebody tried to end the gateway by looking at it.
+    QuitByGet,
     /// Which methods a path knows.
     Options {
         /// The methods.
         allow: &'static str,
     },
+    /// What a browser asks before it uses the API.
+    ApiOptions,
 }
 
 /// Why a request is for nobody.
@@ -61,54 +78,229 @@ pub enum Misroute {
     },
 }
 
-const READ_METHODS: &str = "GET, HEAD, OPTIONS";
-const PUSH_METHODS: &str = "DELETE, OPTIONS, POST, PUT";
+/// Where what is.
+#[derive(Debug, Clone, Default)]
+pub struct Layout {
+    /// Under which paths.
+    pub paths: Paths,
+    /// Which names a path may hold.
+    pub names: Validation,
+    /// Whether everything may be deleted.
+    pub admin: bool,
+}
 
-/// Finds the route of a request. `path` is the path of the URL as it was sent, without the query.
+/// A place, whatever is done there.
+#[derive(Debug, Clone, PartialEq, Eq)]
+enum Place {
+    Scrape,
+    Page,
+    Asset(String),
+    Healthy,
+    Ready,
+    Quit,
+    /// `/-/quit` before the prefix.
+    BareQuit,
+    ApiStatus,
+    ApiMetrics,
+    Wipe,
+    Group {
+        base64: bool,
+        job: Vec<u8>,
+        labels: Vec<u8>,
+    },
+}
+
+impl Place {
+    /// The methods that it knows, and `OPTIONS`.
+    fn methods(&self, layout: &Layout) -> &'static str {
+        match self {
+            Self::Group { .. } => "DELETE, OPTIONS, POST, PUT",
+            Self::Wipe => "OPTIONS, PUT",
+            // The two are one where there is no prefix.
+            Self::Quit | Self::BareQuit if layout.paths.prefix.is_empty() => "GET, OPTIONS, POST, PUT",
+            Self::Quit => "OPTIONS, POST, PUT",
+            Self::BareQuit => "GET, OPTIONS",
+            _ => "GET, HEAD, OPTIONS",
+        }
+    }
+
+    /// What a method asks for here, if anything.
+    fn route(&self, method: &Method, layout: &Layout) -> Option<Route> {
+        let reads = matches!(*method, Method::GET | Method::HEAD);
+        let key =
+            |base64, job: &[u8], labels: &[u8]| GroupingKey::from_path(job, base64, labels, layout.names);
+        match self {
+            Self::Group { base64, job, labels } => match *method {
+                Method::PUT => {
+                    Some(Route::Push { mode: PushMode::ReplaceGroup, key: key(*base64, job, labels) })
+                }
+                Method::POST => {
+                    Some(Route::Push { mode: PushMode::ReplaceFamilies, key: key(*base64, job, labels) })
+                }
+                Method::DELETE => Some(Route::Delete { key: key(*base64, job, labels) }),
+                _ => None,
+            },
+            Self::Wipe => (*method == Method::PUT).then_some(Route::Wipe),
+            Self::Quit | Self::BareQuit => match *method {
+                Method::GET if self.methods(layout).starts_with("GET") => Some(Route::QuitByGet),
+                Method::PUT | Method::POST if self.methods(layout).ends_with("PUT") => Some(Route::Quit),
+                _ => None,
+            },
+            _ if !reads => None,
+            Self::Scrape => Some(Route::Scrape),
+            Self::Page => Some(Route::Page),
+            Self::Asset(name) => Some(Route::Asset(name.clone())),
+            Self::Healthy => Some(Route::Healthy),
+            Self::Ready => Some(Route::Ready),
+            Self::ApiStatus => Some(Route::ApiStatus),
+            Self::ApiMetrics => Some(Route::ApiMetrics),
+        }
+    }
+}
+
+const GROUP: &str = "/metrics/job/";
+const GROUP_BASE64: &str = "/metrics/job@base64/";
+const ASSETS: &str = "/static/";
+const API: &str = "/api/v1/";
+const QUIT: &str = "/-/quit";
+
+/// Finds the route of a request. `path` is the path of the URL as it was sent, `query` what follows it.
 ///
 /// # Errors
 /// What to answer instead.
-pub fn route(method: &Method, path: &str) -> Result<Route, Misroute> {
+pub fn route(method: &Method, path: &str, query: Option<&str>, layout: &Layout) -> Result<Route, Misroute> {
     let decoded = decode(path)?;
     let cleaned = clean(&decoded);
     if cleaned != *decoded {
-        return Err(redirect(true, &cleaned));
+        return Err(redirect(true, &cleaned, query));
     }
-    match &*decoded {
-        b"/metrics" => read(method, Route::Scrape),
-        b"/-/healthy" => read(method, Route::Healthy),
-        b"/-/ready" => read(method, Route::Ready),
-        b"/metrics/" => Err(redirect(true, METRICS_PATH.as_bytes())),
-        b"/metrics/job/" => Err(redirect(false, b"/metrics/job")),
-        path => push(method, path),
+    if let Some(place) = find(&decoded, layout, Case::Kept) {
+        return match *method {
+            Method::OPTIONS if is_api(&decoded, layout) => Ok(Route::ApiOptions),
+            Method::OPTIONS => Ok(Route::Options { allow: place.methods(layout) }),
+            _ => place
+                .route(method, layout)
+                .ok_or_else(|| Misroute::MethodNotAllowed { allow: place.methods(layout) }),
+        };
+    }
+    if *method == Method::OPTIONS && is_api(&decoded, layout) {
+        return Ok(Route::ApiOptions);
+    }
+    // The routers send every method to a subtree's own path.
+    let is_subtree = decoded == format!("{}{}", layout.paths.prefix, API.trim_end_matches('/')).as_bytes();
+    match near_miss(method, &decoded, layout) {
+        Some(path) => Err(redirect(reads(method), &path, query)),
+        None if is_subtree => Err(redirect(true, &[&decoded, &b"/"[..]].concat(), query)),
+        None => Err(Misroute::NotFound),
     }
 }
 
-fn read(method: &Method, route: Route) -> Result<Route, Misroute> {
-    match *method {
-        Method::GET | Method::HEAD => Ok(route),
-        Method::OPTIONS => Ok(Route::Options { allow: READ_METHODS }),
-        _ => Err(Misroute::MethodNotAllowed { allow: READ_METHODS }),
+fn reads(method: &Method) -> bool {
+    matches!(*method, Method::GET | Method::HEAD)
+}
+
+fn is_api(path: &[u8], layout: &Layout) -> bool {
+    path.strip_prefix(layout.paths.prefix.as_bytes()).is_some_and(|rest| rest.starts_with(API.as_bytes()))
+}
+
+/// Whether letters in the fixed parts of a path may be of another case.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Case {
+    Kept,
+    Ignored,
+}
+
+impl Case {
+    fn strip<'a>(self, path: &'a [u8], prefix: &str) -> Option<&'a [u8]> {
+        let (head, rest) = path.split_at_checked(prefix.len())?;
+        self.equal(head, prefix).then_some(rest)
+    }
+
+    fn equal(self, a: &[u8], b: &str) -> bool {
+        match self {
+            Self::Kept => a == b.as_bytes(),
+            Self::Ignored => a.eq_ignore_ascii_case(b.as_bytes()),
+        }
     }
 }
 
-fn push(method: &Method, path: &[u8]) -> Result<Route, Misroute> {
-    let (base64, rest) = [(false, &b"/metrics/job/"[..]), (true, b"/metrics/job@base64/")]
+/// What is at a cleaned path.
+fn find(path: &[u8], layout: &Layout, case: Case) -> Option<Place> {
+    let Paths { prefix, telemetry, .. } = &layout.paths;
+    let is = |rest: &[u8], fixed: &str| case.equal(rest, fixed);
+    if !prefix.is_empty() && is(path, QUIT) {
+        return Some(Place::BareQuit);
+    }
+    let rest = case.strip(path, prefix)?;
+    let fixed = [
+        (telemetry.as_str(), Place::Scrape),
+        ("/", Place::Page),
+        ("/status", Place::Page),
+        ("/-/healthy", Place::Healthy),
+        ("/-/ready", Place::Ready),
+        (QUIT, Place::Quit),
+        ("/api/v1/status", Place::ApiStatus),
+        ("/api/v1/metrics", Place::ApiMetrics),
+    ];
+    if let Some((_, place)) =
+        fixed.into_iter().find(|(fixed, _)| is(rest, if fixed.is_empty() { "/" } else { fixed }))
+    {
+        return Some(place);
+    }
+    if layout.admin && is(rest, "/api/v1/admin/wipe") {
+        return Some(Place::Wipe);
+    }
+    if let Some(name) = case.strip(rest, ASSETS) {
+        return Some(Place::Asset(String::from_utf8_lossy(name).into_owned()));
+    }
+    let (base64, rest) = [(false, GROUP), (true, GROUP_BASE64)]
         .into_iter()
-        .find_map(|(base64, prefix)| path.strip_prefix(prefix).map(|rest| (base64, rest)))
-        .ok_or(Misroute::NotFound)?;
+        .find_map(|(base64, start)| Some((base64, case.strip(rest, start)?)))?;
     let (job, labels) = rest.split_at(rest.iter().position(|b| *b == b'/').unwrap_or(rest.len()));
-    if job.is_empty() {
-        return Err(Misroute::NotFound);
+    (!job.is_empty()).then(|| Place::Group { base64, job: job.to_vec(), labels: labels.to_vec() })
+}
+
+/// The path that was probably meant, if the method is known there.
+fn near_miss(method: &Method, path: &[u8], layout: &Layout) -> Option<Vec<u8>> {
+    // So the Pushgateway answers, though nothing is there.
+    if [Method::PUT, Method::POST, Method::DELETE].contains(method)
+        && path.strip_prefix(layout.paths.prefix.as_bytes()) == Some(GROUP.as_bytes())
+    {
+        return Some(path[..path.len() - 1].to_vec());
     }
-    let key = || GroupingKey::from_path(job, base64, labels, Validation::Legacy);
-    match *method {
-        Method::PUT => Ok(Route::Push { mode: PushMode::ReplaceGroup, key: key() }),
-        Method::POST => Ok(Route::Push { mode: PushMode::ReplaceFamilies, key: key() }),
-        Method::DELETE => Ok(Route::Delete { key: key() }),
-        Method::OPTIONS => Ok(Route::Options { allow: PUSH_METHODS }),
-        _ => Err(Misroute::MethodNotAllowed { allow: PUSH_METHODS }),
+    let toggled = match path.strip_suffix(b"/") {
+        Some(without) => without.to_vec(),
+        None => [path, b"/"].concat(),
+    };
+    let known = |path: &[u8], case| {
+        find(path, layout, case).is_some_and(|place| place.route(method, layout).is_some())
+    };
+    if known(&toggled, Case::Kept) {
+        return Some(toggled);
     }
+    [path, &toggled].into_iter().find(|path| known(path, Case::Ignored)).map(|path| lower(path, layout))
+}
+
+/// A path whose fixed parts are as they should be; what names a group stays as it is.
+fn lower(path: &[u8], layout: &Layout) -> Vec<u8> {
+    let prefix = &layout.paths.prefix;
+    let kept = Case::Ignored.strip(path, prefix).map_or(0, |rest| {
+        let starts = [GROUP, GROUP_BASE64, ASSETS];
+        starts.iter().find_map(|start| Case::Ignored.strip(rest, start)).map_or(0, <[u8]>::len)
+    });
+    let (fixed, kept) = path.split_at(path.len() - kept);
+    let fixed = match fixed.split_at_checked(prefix.len()) {
+        Some((head, rest)) if head.eq_ignore_ascii_case(prefix.as_bytes()) => {
+            let rest = if Case::Ignored.equal(rest, &layout.paths.telemetry) {
+                layout.paths.telemetry.clone().into_bytes()
+            } else {
+                rest.to_ascii_lowercase()
+            };
+            [prefix.as_bytes(), &rest].concat()
+        }
+        _ => fixed.to_ascii_lowercase(),
+    };
+    [&fixed, kept].concat()
 }
 
 fn decode(path: &str) -> Result<Cow<'_, [u8]>, Misroute> {
@@ -158,13 +350,22 @@ const PATH: &AsciiSet = &CONTROLS
     .add(b'{')
     .add(b'}');
 
-fn redirect(permanent: bool, path: &[u8]) -> Misroute {
-    Misroute::Redirect { permanent, location: percent_encode(path, PATH).to_string() }
+fn redirect(permanent: bool, path: &[u8], query: Option<&str>) -> Misroute {
+    let query = query.map_or_else(String::new, |query| format!("?{query}"));
+    Misroute::Redirect { permanent, location: format!("{}{query}", percent_encode(path, PATH)) }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    const READ_METHODS: &str = "GET, HEAD, OPTIONS";
+    const PUSH_METHODS: &str = "DELETE, OPTIONS, POST, PUT";
+
+    fn layout(prefix: &str) -> Layout {
+        let paths = Paths { prefix: prefix.to_owned(), telemetry: "/metrics".to_owned(), external: None };
+        Layout { paths, ..Layout::default() }
+    }
 
     fn key(job: &str, labels: &[(&str, &str)]) -> GroupingKey {
         GroupingKey::new(job, labels.iter().copied())
@@ -207,14 +408,53 @@ mod tests {
             (Method::PUT, "/metrics/job/%zz", Err(Misroute::BadEscape)),
             (Method::PUT, "/metrics/job/a%2", Err(Misroute::BadEscape)),
         ] {
-            assert_eq!(route(&method, path), expected, "{method} {path}");
+            assert_eq!(route(&method, path, None, &layout("")), expected, "{method} {path}");
         }
+    }
+
+    #[test]
+    fn paths_may_have_a_prefix() {
+        for (method, path, expected) in [
+            (Method::GET, "/p/metrics", Ok(Route::Scrape)),
+            (Method::GET, "/p/", Ok(Route::Page)),
+            (Method::GET, "/p", moved(true, "/p/")),
+            (Method::PUT, "/p", Err(Misroute::NotFound)),
+            (Method::GET, "/P/Status", moved(true, "/p/status")),
+            (Method::GET, "/metrics", Err(Misroute::NotFound)),
+            (Method::PUT, "/p/metrics/job/", moved(false, "/p/metrics/job")),
+            (Method::GET, "/-/quit", Ok(Route::QuitByGet)),
+            (Method::PUT, "/-/quit", Err(Misroute::MethodNotAllowed { allow: "GET, OPTIONS" })),
+            (Method::GET, "/p/-/quit", Err(Misroute::MethodNotAllowed { allow: "OPTIONS, POST, PUT" })),
+            (Method::PUT, "/p/-/quit", Ok(Route::Quit)),
+        ] {
+            assert_eq!(route(&method, path, None, &layout("/p")), expected, "{method} {path}");
+        }
+        assert_eq!(route(&Method::GET, "/p", Some("x=1"), &layout("/p")), moved(true, "/p/?x=1"));
+    }
+
+    #[test]
+    fn near_misses_are_redirected() {
+        for (method, path, expected) in [
+            (Method::PUT, "/METRICS/job/X", moved(false, "/metrics/job/X")),
+            (Method::GET, "/METRICS/job/X", Err(Misroute::NotFound)),
+            (Method::GET, "/-/Healthy", moved(true, "/-/healthy")),
+            (Method::GET, "/status/", moved(true, "/status")),
+            (Method::PUT, "/status/", Err(Misroute::NotFound)),
+            (Method::PUT, "/api/v1", moved(true, "/api/v1/")),
+            (Method::GET, "/api/v1/", Err(Misroute::NotFound)),
+            (Method::OPTIONS, "/api/v1/nothing", Ok(Route::ApiOptions)),
+            (Method::PUT, "/api/v1/admin/wipe", Err(Misroute::NotFound)),
+        ] {
+            assert_eq!(route(&method, path, None, &layout("")), expected, "{method} {path}");
+        }
+        let admin = Layout { admin: true, ..layout("") };
+        assert_eq!(route(&Method::PUT, "/api/v1/admin/wipe", None, &admin), Ok(Route::Wipe));
     }
 
     #[test]
     fn a_slash_splits_even_if_it_is_escaped() {
         assert_eq!(
-            route(&Method::DELETE, "/metrics/job/x%2Fa%2Fb"),
+            route(&Method::DELETE, "/metrics/job/x%2Fa%2Fb", None, &layout("")),
             Ok(Route::Delete { key: Ok(key("x", &[("a", "b")])) })
         );
     }
@@ -222,7 +462,8 @@ mod tests {
     proptest::proptest! {
         #[test]
         fn no_path_panics(path in "[/%a-f0-9.@jobmetrics\u{e4}]{0,40}") {
-            let _ = route(&Method::PUT, &path);
+            let _ = route(&Method::PUT, &path, None, &layout("/metrics"));
+            let _ = route(&Method::GET, &path, None, &layout(""));
         }
     }
 }

@@ -1,5 +1,6 @@
 //! Connections: accepted within a limit, served, and drained when the gateway is told to end.
 
+use std::collections::BTreeMap;
 use std::convert::Infallible;
 use std::pin::pin;
 use std::sync::Arc;
@@ -13,63 +14,71 @@ use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper::{Request, Response, StatusCode, Version};
 use hyper_util::rt::{TokioIo, TokioTimer};
-use hyper_util::server::graceful::GracefulShutdown;
-use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::{Semaphore, watch};
+use hyper_util::server::graceful::{GracefulShutdown, Watcher};
+use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore, mpsc};
+use tokio_io_timeout::TimeoutStream;
 use tracing::{Level, debug, error, info, warn};
 
+use super::access::{Access, Identity, Rules, Scope};
 use super::error::Failure;
-use super::handlers::{Answer, admin, empty, push, scrape};
-use super::limits::{BODY_BYTES_MAX, CONNECTIONS_MAX, DRAIN_MAX, FLUSH_MAX, HEADER_READ_MAX};
-use super::route::{Route, route};
+use super::handlers::{Answer, admin, api_v1, empty, page, push, scrape};
+use super::listen::{Listener, Stream};
+pub(super) use super::load::{Bodies, Heavy, HeldBytes, InFlight};
+use super::route::{Layout, Route, route};
 use super::telemetry::Telemetry;
-use crate::store::Store;
+use crate::config::{Consistency, Limits};
+use crate::store::{Snapshot, Store, UnixNanos};
 
 /// Waits after a connection could not be accepted, which happens when descriptors run out.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
+/// Time in which a client has to have shaken hands.
+const HANDSHAKE_MAX: Duration = Duration::from_secs(10);
+/// Time that requests in flight have to end after the gateway was told to.
+const DRAIN_MAX: Duration = Duration::from_secs(10);
+/// Time for answers to reach their clients when no request is being served any more.
+const FLUSH_MAX: Duration = Duration::from_secs(1);
+/// What is read of headers beyond their limit, so that one who is a little beyond it can be told so.
+const HEADER_SPARE_BYTES: usize = 64 * 1024;
+/// Headers of one request.
+const HEADERS_MAX: usize = 256;
 
 /// What every request is served with.
-#[derive(Clone)]
 pub(super) struct Shared {
     pub(super) store: Store,
     pub(super) telemetry: Telemetry,
+    pub(super) layout: Layout,
+    pub(super) limits: Arc<Limits>,
+    pub(super) consistency: Consistency,
+    pub(super) lifecycle: bool,
+    pub(super) open_metrics: bool,
+    pub(super) about: About,
+    pub(super) access: Option<Access>,
+    pub(super) bodies: Bodies,
+    pub(super) heavy: Heavy,
     pub(super) in_flight: InFlight,
+    /// Told when a request wants the gateway to end.
+    pub(super) quit: Notify,
 }
 
-/// Counts the requests that are being served.
-#[derive(Clone)]
-pub(super) struct InFlight(Arc<watch::Sender<usize>>);
-
-impl InFlight {
-    pub(super) fn new() -> Self {
-        Self(Arc::new(watch::Sender::new(0)))
-    }
-
-    fn enter(&self) -> Served {
-        self.0.send_modify(|requests| *requests += 1);
-        Served(self.clone())
-    }
-
-    async fn wait_for(&self, condition: impl FnMut(&usize) -> bool) {
-        // The sender lives as long as `self`.
-        let _ = self.0.subscribe().wait_for(condition).await;
-    }
+/// What the gateway tells of itself.
+pub(super) struct About {
+    pub(super) flags: BTreeMap<&'static str, String>,
+    pub(super) start: UnixNanos,
 }
 
-/// One request that is being served; also if it is given up.
-struct Served(InFlight);
-
-impl Drop for Served {
-    fn drop(&mut self) {
-        self.0.0.send_modify(|requests| *requests -= 1);
+impl About {
+    /// The build, with the names that a Pushgateway has for it.
+    pub(super) fn build() -> BTreeMap<&'static str, &'static str> {
+        let none = ["branch", "buildDate", "buildUser", "goVersion", "revision"].map(|name| (name, ""));
+        none.into_iter().chain([("version", env!("CARGO_PKG_VERSION"))]).collect()
     }
 }
 
 /// Accepts and serves until `shutdown` is ready, then lets the requests in flight end within [`DRAIN_MAX`].
-pub(super) async fn run(listeners: Vec<TcpListener>, shared: Shared, shutdown: impl Future<Output = ()>) {
+pub(super) async fn run(listeners: Vec<Listener>, shared: Arc<Shared>, shutdown: impl Future<Output = ()>) {
     let graceful = GracefulShutdown::new();
-    let places = Arc::new(Semaphore::new(CONNECTIONS_MAX));
-    let (connections, mut accepted) = tokio::sync::mpsc::channel(1);
+    let places = Arc::new(Semaphore::new(shared.limits.connections.min(Semaphore::MAX_PERMITS)));
+    let (connections, mut accepted) = mpsc::channel(1);
     for listener in listeners {
         tokio::spawn(accept(listener, places.clone(), connections.clone()));
     }
@@ -78,25 +87,9 @@ pub(super) async fn run(listeners: Vec<TcpListener>, shared: Shared, shutdown: i
     loop {
         tokio::select! {
             () = &mut shutdown => break,
+            () = shared.quit.notified() => break,
             Some((stream, place)) = accepted.recv() => {
-                let shared = shared.clone();
-                let service = service_fn(move |request| {
-                    let shared = shared.clone();
-                    async move { Ok::<_, Infallible>(serve(&shared, request).await) }
-                });
-                let connection = http1::Builder::new()
-                    // A client that has sent all may close its side and still wait for the answer.
-                    .half_close(true)
-                    .timer(TokioTimer::new())
-                    .header_read_timeout(HEADER_READ_MAX)
-                    .serve_connection(TokioIo::new(stream), service);
-                let connection = graceful.watch(connection);
-                tokio::spawn(async move {
-                    if let Err(error) = connection.await {
-                        debug!(%error, "connection ended early");
-                    }
-                    drop(place);
-                });
+                tokio::spawn(connection(shared.clone(), stream, place, graceful.watcher()));
             }
         }
     }
@@ -104,7 +97,7 @@ pub(super) async fn run(listeners: Vec<TcpListener>, shared: Shared, shutdown: i
     drop(accepted);
     info!("shutting down");
     let served = async {
-        shared.in_flight.wait_for(|requests| *requests == 0).await;
+        shared.in_flight.idle().await;
         tokio::time::sleep(FLUSH_MAX).await;
     };
     tokio::select! {
@@ -115,12 +108,12 @@ pub(super) async fn run(listeners: Vec<TcpListener>, shared: Shared, shutdown: i
     }
 }
 
-type Place = tokio::sync::OwnedSemaphorePermit;
+type Place = OwnedSemaphorePermit;
 
 async fn accept(
-    listener: TcpListener,
+    listener: Listener,
     places: Arc<Semaphore>,
-    connections: tokio::sync::mpsc::Sender<(TcpStream, Place)>,
+    connections: mpsc::Sender<(Box<dyn Stream>, Place)>,
 ) {
     loop {
         let Ok(place) = places.clone().acquire_owned().await else { return };
@@ -129,9 +122,7 @@ async fn accept(
             () = connections.closed() => return,
         };
         match accepted {
-            Ok((stream, _)) => {
-                // Without it an answer may wait for the acknowledgement of the one before.
-                let _ = stream.set_nodelay(true);
+            Ok(stream) => {
                 if connections.send((stream, place)).await.is_err() {
                     return;
                 }
@@ -144,16 +135,50 @@ async fn accept(
     }
 }
 
+/// Serves the requests of one connection, behind TLS where that is configured.
+async fn connection(shared: Arc<Shared>, stream: Box<dyn Stream>, place: Place, watcher: Watcher) {
+    let tls = shared.access.as_ref().and_then(|access| access.rules().tls().cloned());
+    let stream: Box<dyn Stream> = match tls {
+        None => stream,
+        Some(tls) => match tokio::time::timeout(HANDSHAKE_MAX, tls.accept(stream)).await {
+            Ok(Ok(stream)) => Box::new(stream),
+            Ok(Err(error)) => return debug!(%error, "TLS handshake failed"),
+            Err(_) => return debug!("TLS handshake did not end in time"),
+        },
+    };
+    let mut stream = TimeoutStream::new(stream);
+    stream.set_write_timeout(Some(shared.limits.idle_time));
+    let header_bytes = shared.limits.header_bytes;
+    let idle_time = shared.limits.idle_time;
+    let service = service_fn(move |request| {
+        let shared = shared.clone();
+        async move { Ok::<_, Infallible>(serve(&shared, request).await) }
+    });
+    let connection = http1::Builder::new()
+        // A client that has sent all may close its side and still wait for the answer.
+        .half_close(true)
+        .timer(TokioTimer::new())
+        .header_read_timeout(idle_time)
+        .max_buf_size(header_bytes + HEADER_SPARE_BYTES)
+        .max_headers(HEADERS_MAX)
+        .serve_connection(TokioIo::new(Box::pin(stream)), service);
+    if let Err(error) = watcher.watch(connection).await {
+        debug!(%error, "connection ended early");
+    }
+    drop(place);
+}
+
 /// Answers one request, whatever it is, and counts it.
 async fn serve(shared: &Shared, request: Request<Incoming>) -> Response<Full<Bytes>> {
     let start = Instant::now();
     let _served = shared.in_flight.enter();
     let method = request.method().clone();
-    let bytes = approximate_bytes(&request);
-    let (handler, result) = handle(shared, request).await;
-    let answer = result.unwrap_or_else(|failure| {
+    let bytes = approximate_bytes(&request, shared.limits.body_bytes);
+    let rules = shared.access.as_ref().map(Access::rules);
+    let (handler, result) = handle(shared, rules.as_deref(), request).await;
+    let mut answer = result.unwrap_or_else(|failure| {
         log(&failure);
-        failure.answer()
+        failure.answer(&method)
     });
     if let Some(handler) = handler {
         shared.telemetry.request(handler, method.as_str(), answer.status().as_u16());
@@ -161,40 +186,128 @@ async fn serve(shared: &Shared, request: Request<Incoming>) -> Response<Full<Byt
             shared.telemetry.push(method.as_str(), start.elapsed(), bytes);
         }
     }
+    for (name, value) in rules.iter().flat_map(|rules| &rules.headers) {
+        answer.headers_mut().insert(name.clone(), value.clone());
+    }
     answer
 }
 
-/// The name under which requests are counted, if they are, and the answer.
+/// The name under which a route's requests are counted, if they are.
+fn handler_name(route: &Route) -> Option<&'static str> {
+    match route {
+        Route::Push { .. } => Some("push"),
+        Route::Delete { .. } => Some("delete"),
+        Route::Page => Some("status"),
+        Route::Asset(_) => Some("static"),
+        Route::Healthy => Some("healthy"),
+        Route::Ready => Some("ready"),
+        Route::ApiStatus => Some("api/v1/status"),
+        Route::ApiMetrics => Some("api/v1/metrics"),
+        Route::ApiOptions => Some("api/v1/options"),
+        Route::Wipe => Some("wipe"),
+        Route::Scrape | Route::Quit | Route::QuitByGet | Route::Options { .. } => None,
+    }
+}
+
+/// What a route needs to be allowed, if anything beyond being known.
+fn scope(route: &Route) -> Option<Scope> {
+    match route {
+        Route::Push { .. } => Some(Scope::Push),
+        Route::Delete { .. } => Some(Scope::Delete),
+        Route::Scrape | Route::Page | Route::ApiStatus | Route::ApiMetrics => Some(Scope::Read),
+        Route::Wipe | Route::Quit => Some(Scope::Admin),
+        Route::Asset(_)
+        | Route::Healthy
+        | Route::Ready
+        | Route::QuitByGet
+        | Route::Options { .. }
+        | Route::ApiOptions => None,
+    }
+}
+
+/// The name under which the request is counted, and the answer.
 async fn handle(
     shared: &Shared,
+    rules: Option<&Rules>,
     request: Request<Incoming>,
 ) -> (Option<&'static str>, Result<Answer, Failure>) {
     if request.version() == Version::HTTP_11 && !request.headers().contains_key(HOST) {
         return (None, Err(Failure::NoHost));
     }
-    let route = match route(request.method(), request.uri().path()) {
-        Ok(route) => route,
-        Err(misroute) => return (None, Err(Failure::Misroute(misroute))),
+    let head_bytes = approximate_bytes(&request, 0);
+    if head_bytes > shared.limits.header_bytes as u64 {
+        return (None, Err(Failure::HeadersTooLarge(shared.limits.header_bytes)));
+    }
+    let identity = match (&shared.access, rules) {
+        (Some(access), Some(rules)) => access.identify(rules, request.headers()).await,
+        _ => Ok(Identity::Anybody),
     };
-    let store = &shared.store;
+    let identity = match identity {
+        Ok(identity) => identity,
+        Err(failure) => return (None, Err(failure)),
+    };
+    let (path, query) = (request.uri().path(), request.uri().query());
+    match route(request.method(), path, query, &shared.layout) {
+        Ok(route) => (handler_name(&route), answer(shared, &identity, route, request).await),
+        Err(misroute) => (None, Err(Failure::Misroute(misroute))),
+    }
+}
+
+async fn answer(
+    shared: &Shared,
+    identity: &Identity,
+    route: Route,
+    request: Request<Incoming>,
+) -> Result<Answer, Failure> {
+    // Whoever asks how the gateway is wants to know that most when it is busy.
+    if !matches!(route, Route::Healthy | Route::Ready) {
+        shared.in_flight.check()?;
+    }
+    if let Some(scope) = scope(&route) {
+        let key = match &route {
+            Route::Push { key: Ok(key), .. } | Route::Delete { key: Ok(key) } => Some(key),
+            _ => None,
+        };
+        identity.may(scope, key)?;
+    }
     match route {
-        Route::Scrape => {
-            (None, Ok(scrape::scrape(store, shared.telemetry.gather(), request.headers()).await))
+        Route::Push { key, mode } => {
+            let (head, body) = request.into_parts();
+            push::push(shared, key?, mode, &head.headers, body).await
         }
-        Route::Healthy => (Some("healthy"), Ok(admin::health(store))),
-        Route::Ready => (Some("ready"), Ok(admin::health(store))),
+        Route::Delete { key } => push::delete(&shared.store, key?).await,
+        Route::Scrape => {
+            let snapshot = visible(shared, identity);
+            let own = shared.telemetry.gather(&snapshot);
+            scrape::scrape(snapshot, own, request.headers(), shared.open_metrics, &shared.heavy).await
+        }
+        Route::Page => page::page(shared, visible(shared, identity), request.uri().query()).await,
+        Route::Asset(name) => page::asset(&name),
+        Route::ApiStatus => Ok(api_v1::status(&shared.about)),
+        Route::ApiMetrics => api_v1::metrics(visible(shared, identity), &shared.heavy).await,
+        Route::ApiOptions => Ok(api_v1::options()),
+        Route::Wipe => admin::wipe(&shared.store).await,
+        Route::Healthy | Route::Ready => Ok(admin::health(&shared.store)),
+        Route::Quit if shared.lifecycle => {
+            shared.quit.notify_one();
+            Ok(admin::goodbye())
+        }
+        Route::Quit => Ok(admin::no_lifecycle()),
+        Route::QuitByGet => Ok(admin::quit_by_get()),
         Route::Options { allow } => {
             let mut answer = empty(StatusCode::OK);
             answer.headers_mut().insert(ALLOW, HeaderValue::from_static(allow));
-            (None, Ok(answer))
+            Ok(answer)
         }
-        Route::Push { key: Err(error), .. } => (Some("push"), Err(error.into())),
-        Route::Delete { key: Err(error) } => (Some("delete"), Err(error.into())),
-        Route::Push { key: Ok(key), mode } => {
-            let (head, body) = request.into_parts();
-            (Some("push"), push::push(store, key, mode, &head.headers, body).await)
-        }
-        Route::Delete { key: Ok(key) } => (Some("delete"), push::delete(store, key).await),
+    }
+}
+
+/// What one may look at.
+fn visible(shared: &Shared, identity: &Identity) -> Arc<Snapshot> {
+    let snapshot = shared.store.snapshot();
+    match identity.jobs() {
+        None => snapshot,
+        Some(jobs) => Arc::new(snapshot.only(|key| jobs.is_match(key.job()))),
     }
 }
 
@@ -202,16 +315,20 @@ fn log(failure: &Failure) {
     let status = failure.status().as_u16();
     match failure.level() {
         Level::ERROR => error!(status, error = %failure, "push refused"),
-        Level::WARN => warn!(status, error = %failure, "push not taken"),
+        Level::WARN => warn!(status, error = %failure, "request not taken"),
         _ => debug!(status, error = %failure, "request refused"),
     }
 }
 
-/// Request line, headers and declared body, as client_golang estimates them.
-fn approximate_bytes(request: &Request<Incoming>) -> u64 {
-    let line = request.uri().path().len() + request.method().as_str().len() + "HTTP/1.1".len();
+/// Request line, headers and declared body (as far as one is read), as client_golang estimates them.
+fn approximate_bytes(request: &Request<Incoming>, body_bytes_max: usize) -> u64 {
+    let uri = request.uri();
+    let line = uri.path().len()
+        + uri.query().map_or(0, str::len)
+        + request.method().as_str().len()
+        + "HTTP/1.1".len();
     let headers: usize =
         request.headers().iter().map(|(name, value)| name.as_str().len() + value.len()).sum();
-    let body = request.body().size_hint().exact().unwrap_or_default().min(BODY_BYTES_MAX as u64);
+    let body = request.body().size_hint().exact().unwrap_or_default().min(body_bytes_max as u64);
     (line + headers) as u64 + body
 }

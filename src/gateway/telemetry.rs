@@ -1,12 +1,14 @@
 //! The gateway's own metrics: one struct, one registry, passed in. Names are those of the Pushgateway, so that
 //! dashboards and alerts go on working.
 
+use std::collections::HashMap;
 use std::time::Duration;
 
-use prometheus::{IntCounterVec, Opts, Registry};
+use prometheus::{IntCounterVec, IntGauge, Opts, Registry};
 
 use super::summary::SummaryVec;
 use crate::exposition::{MetricFamily, MetricType, registry};
+use crate::store::Snapshot;
 
 const REQUESTS: &str = "pushgateway_http_requests_total";
 const PUSH_DURATION: &str = "pushgateway_http_push_duration_seconds";
@@ -19,6 +21,7 @@ pub struct Telemetry {
     requests: IntCounterVec,
     push_duration: SummaryVec,
     push_size: SummaryVec,
+    quarantined: IntGauge,
 }
 
 impl Telemetry {
@@ -47,20 +50,28 @@ impl Telemetry {
         register(Box::new(requests.clone()));
         register(Box::new(push_duration.clone()));
         register(Box::new(push_size.clone()));
+        let quarantined = IntGauge::new(
+            "jobmon_gateway_quarantined_families",
+            "Metric families of groups that are not exposed, because others contradict them.",
+        )
+        .expect("a valid name");
+        register(Box::new(quarantined.clone()));
         register(Box::new(build_info()));
         register(Box::new(prometheus::process_collector::ProcessCollector::for_self()));
-        Self { registry, requests, push_duration, push_size }
+        Self { registry, requests, push_duration, push_size, quarantined }
     }
 
-    /// Everything as it is now.
-    pub fn gather(&self) -> Vec<MetricFamily> {
+    /// Everything as it is now, beside a state of the store.
+    pub fn gather(&self, snapshot: &Snapshot) -> Vec<MetricFamily> {
+        self.quarantined.set(i64::try_from(snapshot.aside).unwrap_or(i64::MAX));
         registry::families(&self.registry.gather())
     }
 
     /// Names and types that pushed families must not contradict.
-    pub fn own_types(&self) -> Vec<(String, MetricType)> {
+    pub fn own_types(&self) -> HashMap<String, MetricType> {
         // A vector without a child gathers nothing, so those are named here.
-        let mut types: Vec<_> = self.gather().into_iter().map(|family| (family.name, family.kind)).collect();
+        let mut types: HashMap<_, _> =
+            self.gather(&Snapshot::default()).into_iter().map(|family| (family.name, family.kind)).collect();
         types.extend([
             (REQUESTS.to_owned(), MetricType::Counter),
             (PUSH_DURATION.to_owned(), MetricType::Summary),

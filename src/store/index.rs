@@ -58,6 +58,13 @@ impl Index {
         self.series.extend(stored.fingerprints.iter().map(|fingerprint| (*fingerprint, group)));
     }
 
+    /// Takes everything out but the gateway's own.
+    pub(super) fn clear(&mut self) {
+        self.names.clear();
+        self.series.clear();
+        self.groups.clear();
+    }
+
     pub(super) fn remove(&mut self, stored: &StoredFamily) {
         let escaped = Escaping::Underscores.escape(&stored.family.name);
         if let Some(entry) = self.names.get_mut(&*escaped) {

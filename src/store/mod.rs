@@ -14,8 +14,10 @@
 pub mod expose;
 pub mod group;
 mod index;
+mod quarantine;
 mod writer;
 
+use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -24,7 +26,7 @@ use tokio::sync::{mpsc, oneshot, watch};
 use crate::exposition::check::{self, Inconsistent};
 use crate::exposition::{MetricFamily, MetricType};
 use crate::grouping::GroupingKey;
-pub use group::{Group, Snapshot, UnixSeconds};
+pub use group::{Group, Snapshot, StoredFamily, UnixNanos};
 
 /// Changes that may wait for the writer; as many as in a Pushgateway.
 pub const WRITE_QUEUE_LEN_MAX: usize = 1000;
@@ -43,8 +45,10 @@ pub enum Change {
         /// The group.
         key: GroupingKey,
         /// When it was refused.
-        at: UnixSeconds,
+        at: UnixNanos,
     },
+    /// Forget everything.
+    Wipe,
 }
 
 /// A push.
@@ -57,13 +61,13 @@ pub struct Push {
     /// What becomes of the group's other families.
     pub mode: PushMode,
     /// When it arrived.
-    pub at: UnixSeconds,
+    pub at: UnixNanos,
 }
 
 impl Push {
     /// Makes a push of families as they were read: each metric gets the labels of the group, and families that only the
     /// store itself exposes are left out. This is the costly part, and no part of the writer's work.
-    pub fn new(key: GroupingKey, families: Vec<MetricFamily>, mode: PushMode, at: UnixSeconds) -> Self {
+    pub fn new(key: GroupingKey, families: Vec<MetricFamily>, mode: PushMode, at: UnixNanos) -> Self {
         let mut families = families;
         families
             .retain(|family| family.name != group::PUSH_TIME.0 && family.name != group::PUSH_FAILURE_TIME.0);
@@ -89,6 +93,9 @@ pub enum StoreError {
     /// The push contradicts itself or what is exposed; the failure is noted in its group.
     #[error(transparent)]
     Inconsistent(#[from] Inconsistent),
+    /// The push would make one group too many.
+    #[error("there are {0} groups already")]
+    TooManyGroups(usize),
     /// Too many changes are waiting.
     #[error("write queue is full")]
     QueueFull,
@@ -105,6 +112,19 @@ struct Submission {
     answer: oneshot::Sender<Verdict>,
 }
 
+/// How a store works.
+#[derive(Debug, Clone)]
+pub struct Settings {
+    /// Names and types of families that the gateway exposes itself, which pushes must not contradict.
+    pub own: HashMap<String, MetricType>,
+    /// What becomes of pushes that contradict others: refused, or taken and kept aside as far as they do.
+    pub quarantine: bool,
+    /// Groups there may be.
+    pub groups_max: usize,
+    /// Groups there may be that no push was ever taken for.
+    pub failed_groups_max: usize,
+}
+
 /// Handle to the store; clones share it. The writer ends when the last handle is dropped, after it has drained the queue.
 #[derive(Clone)]
 pub struct Store {
@@ -113,12 +133,11 @@ pub struct Store {
 }
 
 impl Store {
-    /// Starts the writer task of an empty store on the current runtime. `own` are the names and types of families that the
-    /// gateway exposes itself, which pushes must not contradict.
-    pub fn start(own: impl IntoIterator<Item = (String, MetricType)>) -> Self {
+    /// Starts the writer task of an empty store on the current runtime.
+    pub fn start(settings: Settings) -> Self {
         let (queue, submissions) = mpsc::channel(WRITE_QUEUE_LEN_MAX);
         let (publish, snapshots) = watch::channel(Arc::default());
-        tokio::spawn(writer::run(submissions, publish, own.into_iter().collect()));
+        tokio::spawn(writer::run(submissions, publish, settings));
         Self { queue, snapshots }
     }
 

@@ -1,15 +1,16 @@
 //! The single writer: check → apply → publish → acknowledge, in batches.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::HashSet;
 use std::sync::Arc;
 
 use tokio::sync::{mpsc, watch};
 
-use super::group::{Group, GroupId, Snapshot, StoredFamily, UnixSeconds};
+use super::group::{Group, GroupId, Snapshot, StoredFamily, UnixNanos};
 use super::index::Index;
-use super::{Change, Push, PushMode, Submission, Verdict};
+use super::quarantine::{Candidate, Quarantine};
+use super::{Change, Push, PushMode, Settings, StoreError, Submission, Verdict};
+use crate::exposition::MetricFamily;
 use crate::exposition::check::{self, Fingerprint, Inconsistent};
-use crate::exposition::{MetricFamily, MetricType};
 use crate::grouping::GroupingKey;
 
 /// Changes that are published together.
@@ -19,9 +20,9 @@ const BATCH_LEN_MAX: usize = 256;
 pub(super) async fn run(
     mut submissions: mpsc::Receiver<Submission>,
     publish: watch::Sender<Arc<Snapshot>>,
-    own: HashMap<String, MetricType>,
+    settings: Settings,
 ) {
-    let mut state = State::new(own);
+    let mut state = State::new(settings);
     let mut batch = Vec::with_capacity(BATCH_LEN_MAX);
     while submissions.recv_many(&mut batch, BATCH_LEN_MAX).await > 0 {
         let verdicts: Vec<_> =
@@ -37,32 +38,55 @@ pub(super) async fn run(
 struct State {
     snapshot: Snapshot,
     index: Index,
+    quarantine: Quarantine,
+    settings: Settings,
+    /// Groups that no push was ever taken for.
+    failed_groups: usize,
     /// Counts pushes and groups, for order and identity.
     sequence: u64,
 }
 
 impl State {
-    fn new(own: HashMap<String, MetricType>) -> Self {
-        Self { snapshot: Snapshot::default(), index: Index::new(own), sequence: 0 }
+    fn new(settings: Settings) -> Self {
+        Self {
+            snapshot: Snapshot::default(),
+            index: Index::new(settings.own.clone()),
+            quarantine: Quarantine::default(),
+            settings,
+            failed_groups: 0,
+            sequence: 0,
+        }
     }
 
     fn make(&mut self, change: Change) -> Verdict {
         self.sequence += 1;
-        match change {
-            Change::Push(push) => self.push(push)?,
-            Change::Delete(key) => self.delete(&key),
-            Change::Failed { key, at } => self.fail(key, at)?,
-        }
-        Ok(())
+        let verdict = match change {
+            Change::Push(push) => self.push(push),
+            Change::Delete(key) => {
+                self.delete(&key);
+                Ok(())
+            }
+            Change::Failed { key, at } => {
+                self.fail(key, at);
+                Ok(())
+            }
+            Change::Wipe => {
+                self.wipe();
+                Ok(())
+            }
+        };
+        self.snapshot.aside = self.quarantine.len();
+        verdict
     }
 
-    fn push(&mut self, push: Push) -> Result<(), Inconsistent> {
-        match self.judge(&push) {
+    fn push(&mut self, push: Push) -> Verdict {
+        let judged = if self.settings.quarantine { without_timestamps(&push) } else { self.judge(&push) };
+        match judged {
             Ok(fingerprints) => self.apply(push, fingerprints),
             Err(fault) => {
-                // A group that cannot be is not made for the sake of its failure.
-                let _ = self.fail(push.key, push.at);
-                Err(fault)
+                self.fail(push.key, push.at);
+                // Who wants no checks is told of none.
+                if self.settings.quarantine { Ok(()) } else { Err(fault.into()) }
             }
         }
     }
@@ -74,57 +98,100 @@ impl State {
         check::check(&push.families, &self.index.beside(group, &replaced))
     }
 
-    fn apply(&mut self, push: Push, fingerprints: Vec<Vec<Fingerprint>>) -> Result<(), Inconsistent> {
-        let mut group = self.group(push.key)?;
+    /// Takes a push that was judged. Where there is a quarantine, it has no fingerprints yet: every family starts aside,
+    /// and what fits beside the rest is let out.
+    fn apply(&mut self, push: Push, fingerprints: Vec<Vec<Fingerprint>>) -> Verdict {
+        let mut group = self.group(push.key, push.at)?;
         let before = group.families.clone();
+        let mut touched: Vec<Arc<str>> = Vec::new();
         match push.mode {
-            PushMode::ReplaceGroup => {
-                before.values().for_each(|stored| self.take_out(&mut group, stored));
-            }
+            PushMode::ReplaceGroup => touched.extend(before.keys().cloned()),
             PushMode::ReplaceFamilies => {
-                let same_names = push.families.iter().filter_map(|family| before.get(family.name.as_str()));
-                same_names.for_each(|stored| self.take_out(&mut group, stored));
+                let of_name =
+                    |family: &MetricFamily| Some(before.get_key_value(family.name.as_str())?.0.clone());
+                touched.extend(push.families.iter().filter_map(of_name));
             }
         }
-        for (family, fingerprints) in push.families.into_iter().zip(fingerprints) {
-            let since = before.get(family.name.as_str()).map_or(self.sequence, |stored| stored.since);
-            self.put_in(&mut group, family, since, fingerprints);
+        touched.iter().for_each(|name| self.take_out(&mut group, name));
+        let mut fingerprints = fingerprints.into_iter();
+        for family in push.families {
+            // A family without metrics is not kept: it would expose nothing and only bar its name.
+            let fingerprints = fingerprints.next();
+            if family.metrics.is_empty() {
+                continue;
+            }
+            let name: Arc<str> = family.name.as_str().into();
+            let since = before.get(&*name).map_or(self.sequence, |stored| stored.since);
+            touched.push(name.clone());
+            let stored =
+                StoredFamily { family, since, pushed_at: push.at, aside: None, fingerprints: Vec::new() };
+            match fingerprints {
+                Some(fingerprints) => self.put_in(&mut group, name, StoredFamily { fingerprints, ..stored }),
+                None => self.put_aside(&mut group, name, stored),
+            }
         }
+        self.failed_groups -= usize::from(!group.has_succeeded() && self.is_known(&group.key));
         group.succeeded(push.at);
         self.snapshot.groups.insert(group.key.clone(), Arc::new(group));
+        self.let_out(&touched);
         Ok(())
+    }
+
+    fn is_known(&self, key: &GroupingKey) -> bool {
+        self.snapshot.groups.contains_key(key)
     }
 
     fn delete(&mut self, key: &GroupingKey) {
         if let Some(group) = self.snapshot.groups.remove(key) {
             let mut group = Group::clone(&group);
-            let families = group.families.clone();
-            families.values().for_each(|stored| self.take_out(&mut group, stored));
+            let names: Vec<Arc<str>> = group.families.keys().cloned().collect();
+            names.iter().for_each(|name| self.take_out(&mut group, name));
             self.index.remove_group(&group);
+            self.failed_groups -= usize::from(!group.has_succeeded());
+            self.let_out(&names);
         }
     }
 
-    fn fail(&mut self, key: GroupingKey, at: UnixSeconds) -> Result<(), Inconsistent> {
-        let mut group = self.group(key)?;
+    fn wipe(&mut self) {
+        self.snapshot = Snapshot::default();
+        self.index.clear();
+        self.quarantine.clear();
+        self.failed_groups = 0;
+    }
+
+    /// Notes a failure. A group that cannot be, or that would be one too many, is not made for its sake.
+    fn fail(&mut self, key: GroupingKey, at: UnixNanos) {
+        let is_new = !self.is_known(&key);
+        if is_new && self.failed_groups >= self.settings.failed_groups_max {
+            return;
+        }
+        let Ok(mut group) = self.group(key, at) else { return };
+        self.failed_groups += usize::from(is_new);
         group.failed(at);
         self.snapshot.groups.insert(group.key.clone(), Arc::new(group));
-        Ok(())
     }
 
     /// A copy of the group to change, or a new one.
-    fn group(&mut self, key: GroupingKey) -> Result<Group, Inconsistent> {
+    fn group(&mut self, key: GroupingKey, at: UnixNanos) -> Result<Group, StoreError> {
         if let Some(group) = self.snapshot.groups.get(&key) {
             return Ok(Group::clone(group));
         }
-        let group = Group::new(key, GroupId(self.sequence));
+        let groups = self.snapshot.groups.len();
+        if groups >= self.settings.groups_max {
+            return Err(StoreError::TooManyGroups(groups));
+        }
+        let group = Group::new(key, GroupId(self.sequence), at);
         self.index.add_group(&group)?;
         Ok(group)
     }
 
-    fn take_out(&mut self, group: &mut Group, stored: &StoredFamily) {
-        let name = stored.family.name.as_str();
-        group.families.remove(name);
-        self.index.remove(stored);
+    fn take_out(&mut self, group: &mut Group, name: &Arc<str>) {
+        let Some(stored) = group.families.remove(name) else { return };
+        if stored.aside.is_some() {
+            self.quarantine.remove(&Candidate::new(&group.key, name, &stored));
+            return;
+        }
+        self.index.remove(&stored);
         if let Some(groups) = self.snapshot.families.get_mut(name) {
             groups.remove(&group.key);
             if groups.is_empty() {
@@ -133,42 +200,80 @@ impl State {
         }
     }
 
-    /// A family without metrics is not kept: it would expose nothing and only bar its name.
-    fn put_in(
-        &mut self,
-        group: &mut Group,
-        family: MetricFamily,
-        since: u64,
-        fingerprints: Vec<Fingerprint>,
-    ) {
-        if family.metrics.is_empty() {
-            return;
-        }
-        let name: Arc<str> = family.name.as_str().into();
-        let stored = Arc::new(StoredFamily { family, since, fingerprints });
+    fn put_in(&mut self, group: &mut Group, name: Arc<str>, stored: StoredFamily) {
+        let stored = Arc::new(stored);
         self.index.add(group.id, &name, &stored);
         group.families.insert(name.clone(), stored.clone());
         self.snapshot.families.entry(name).or_default().insert(group.key.clone(), stored);
     }
+
+    fn put_aside(&mut self, group: &mut Group, name: Arc<str>, stored: StoredFamily) {
+        self.quarantine.insert(Candidate::new(&group.key, &name, &stored));
+        let stored = StoredFamily { aside: Some(Arc::new(Inconsistent::NotJudged)), ..stored };
+        group.families.insert(name, Arc::new(stored));
+    }
+
+    /// Exposes what is aside and does not contradict anything any more, the oldest first, now that something has changed
+    /// under these names.
+    fn let_out(&mut self, names: &[Arc<str>]) {
+        for candidate in self.quarantine.touched_by(names.iter().map(|name| &**name)) {
+            let Some(group) = self.snapshot.groups.get(&candidate.key) else { continue };
+            let mut group = Group::clone(group);
+            let Some(stored) = group.families.get(&candidate.name).cloned() else { continue };
+            let family = std::slice::from_ref(&stored.family);
+            let verdict = check::check(family, &self.index.beside(None, &|_| false));
+            let mut stored = StoredFamily::clone(&stored);
+            match verdict {
+                Ok(mut fingerprints) => {
+                    self.quarantine.remove(&candidate);
+                    stored.aside = None;
+                    stored.fingerprints = fingerprints.swap_remove(0);
+                    self.put_in(&mut group, candidate.name, stored);
+                }
+                Err(fault) => {
+                    stored.aside = Some(Arc::new(fault));
+                    group.families.insert(candidate.name, Arc::new(stored));
+                }
+            }
+            self.snapshot.groups.insert(group.key.clone(), Arc::new(group));
+        }
+    }
+}
+
+/// What even those who want no checks must not push.
+fn without_timestamps(push: &Push) -> Result<Vec<Vec<Fingerprint>>, Inconsistent> {
+    let mut metrics = push.families.iter().flat_map(|family| &family.metrics);
+    if metrics.any(|metric| metric.timestamp_ms.is_some()) {
+        return Err(Inconsistent::Timestamps);
+    }
+    Ok(Vec::new())
 }
 
 #[cfg(test)]
 mod tests {
+    use std::collections::HashMap;
+
     use super::*;
-    use crate::exposition::{Validation, text};
-    use crate::store::StoreError;
+    use crate::exposition::{Format, MetricType, Validation, text};
     use crate::store::expose::expose;
 
     fn state() -> State {
-        State::new(HashMap::from([("own_total".to_owned(), MetricType::Counter)]))
+        state_with(false)
+    }
+
+    fn state_with(quarantine: bool) -> State {
+        let own = HashMap::from([("own_total".to_owned(), MetricType::Counter)]);
+        State::new(Settings { own, quarantine, groups_max: 10, failed_groups_max: 2 })
     }
 
     fn push(state: &mut State, mode: PushMode, job: &str, body: &str) -> Result<(), String> {
         let families = text::parse(body.as_bytes(), Validation::Legacy).expect("a good text");
         let key = GroupingKey::new(job, [("", ""); 0]);
-        state.make(Change::Push(Push::new(key, families, mode, 7.0))).map_err(|error| match error {
-            StoreError::Inconsistent(fault) => fault.to_string(),
-            other => panic!("{other}"),
+        state.make(Change::Push(Push::new(key, families, mode, UnixNanos(7_000_000_000)))).map_err(|error| {
+            match error {
+                StoreError::Inconsistent(fault) => fault.to_string(),
+                other => panic!("{other}"),
+            }
         })
     }
 
@@ -183,7 +288,7 @@ mod tests {
     /// What is exposed but for types and push times.
     fn samples(state: &State) -> Vec<String> {
         let mut out = Vec::new();
-        expose(&mut out, &state.snapshot, &[]);
+        expose(&mut out, &state.snapshot, &[], Format::DEFAULT);
         let text = String::from_utf8(out).expect("text is UTF-8");
         text.lines().filter(|l| !l.starts_with('#') && !l.starts_with("push_")).map(str::to_owned).collect()
     }
@@ -285,7 +390,7 @@ mod tests {
             post(&mut state, "x", "push_failure_time_seconds 9\npush_time_seconds 9\n").expect("accepted");
         }
         let mut out = Vec::new();
-        expose(&mut out, &state.snapshot, &[]);
+        expose(&mut out, &state.snapshot, &[], Format::DEFAULT);
         assert_eq!(
             String::from_utf8_lossy(&out),
             "# HELP push_failure_time_seconds Last Unix time when changing this group in the Pushgateway failed.\n\
@@ -302,7 +407,7 @@ mod tests {
         put(&mut state, "b", "# HELP a second\na 1\n").expect("accepted");
         put(&mut state, "z", "# HELP a first again\na 1\n").expect("accepted");
         let mut out = Vec::new();
-        expose(&mut out, &state.snapshot, &[]);
+        expose(&mut out, &state.snapshot, &[], Format::DEFAULT);
         assert!(String::from_utf8_lossy(&out).starts_with("# HELP a first again\n"));
     }
 }

@@ -8,8 +8,11 @@ use crate::exposition::labels::{Labels, RESERVED_PREFIX};
 use crate::exposition::text::error::LineError;
 use crate::exposition::text::line::{self, Line, Sample};
 use crate::exposition::text::parse::{Gatherer, Repeated};
-use crate::exposition::{MetricFamily, Validation};
+use crate::exposition::{Limits, MetricFamily, Rules, Validation};
 use crate::grouping::JOB_LABEL;
+
+/// How a line is read; how much is bounded by the line itself.
+const RULES: Rules = Rules { validation: Validation::Legacy, limits: Limits::NONE };
 
 /// The longest line that is read.
 pub const LINE_BYTES_MAX: usize = 64 * 1024;
@@ -157,7 +160,7 @@ impl Collector {
     }
 
     fn add(&mut self, bytes: &[u8]) -> Result<(), Refused> {
-        let mut line = line::read(bytes, &self.gatherer, Validation::Legacy)?;
+        let mut line = line::read(bytes, &self.gatherer, &RULES)?;
         let is_new = match &mut line {
             Line::Blank => return Ok(()),
             Line::Help { family, .. } | Line::Type { family, .. } => {

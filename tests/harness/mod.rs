@@ -69,8 +69,18 @@ pub fn gateway() -> Gateway {
 
 /// Starts a gateway on an address.
 pub fn gateway_at(address: &str) -> Gateway {
+    start_gateway(&["--web.listen-address", address])
+}
+
+/// Starts a gateway on a free port with more flags.
+pub fn gateway_with(flags: &[&str]) -> Gateway {
+    start_gateway(&[&["--web.listen-address", "127.0.0.1:0"], flags].concat())
+}
+
+fn start_gateway(flags: &[&str]) -> Gateway {
     let mut child = Command::new(JOBMON)
-        .args(["gateway", "--web.listen-address", address, "--log.level=info"])
+        .args(["gateway", "--log.level=info"])
+        .args(flags)
         .stderr(Stdio::piped())
         .spawn()
         .expect("the program is built");

@@ -143,6 +143,19 @@ pub(super) struct Metric {
     pub(super) timestamp_ms: Option<i64>,
 }
 
+/// A family without its metrics, which are read one at a time.
+#[derive(Clone, PartialEq, prost::Message)]
+pub(super) struct FamilyHead {
+    #[prost(bytes = "vec", optional, tag = "1")]
+    pub(super) name: Option<Vec<u8>>,
+    #[prost(bytes = "vec", optional, tag = "2")]
+    pub(super) help: Option<Vec<u8>>,
+    #[prost(int32, optional, tag = "3")]
+    pub(super) kind: Option<i32>,
+    #[prost(bytes = "vec", optional, tag = "5")]
+    pub(super) unit: Option<Vec<u8>>,
+}
+
 #[derive(Clone, PartialEq, prost::Message)]
 pub(super) struct MetricFamily {
     #[prost(bytes = "vec", optional, tag = "1")]

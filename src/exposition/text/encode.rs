@@ -2,7 +2,7 @@
 
 use std::borrow::Cow;
 
-use super::go::write_float;
+use super::go::{format_float, write_float};
 use crate::exposition::family::{Histogram, Metric, MetricFamily, MetricType, Summary, Value};
 use crate::exposition::labels::{Escaping, Labels, Validation};
 
@@ -78,7 +78,7 @@ impl Lines<'_> {
             self.sample("_bucket", Some(("le", bucket.upper_bound)), bucket.cumulative.as_f64());
         }
         let count = histogram.count.as_f64();
-        if !histogram.buckets.iter().any(|bucket| bucket.upper_bound == f64::INFINITY) {
+        if !histogram.has_infinite_bucket() {
             self.sample("_bucket", Some(("le", f64::INFINITY)), count);
         }
         self.sample("_sum", None, histogram.sum);
@@ -91,6 +91,7 @@ impl Lines<'_> {
         } else {
             Cow::Owned(format!("{}{suffix}", self.name))
         };
+        let bound = bound.map(|(label, bound)| (label, format_float(bound)));
         push_name_and_labels(self.out, &name, &self.metric.labels, bound, self.escaping);
         self.out.push(b' ');
         write_float(self.out, value);
@@ -102,20 +103,25 @@ impl Lines<'_> {
     }
 }
 
-/// A name outside the legacy alphabet goes inside the braces, in quotes.
-fn push_name_and_labels(
+/// The label that holds a bound, and the bound.
+pub(super) type Bound<'a> = Option<(&'a str, String)>;
+
+/// A name outside the legacy alphabet goes inside the braces, in quotes; without name there are only labels.
+pub(super) fn push_name_and_labels(
     out: &mut Vec<u8>,
     name: &str,
     labels: &Labels,
-    bound: Option<(&str, f64)>,
+    bound: Bound<'_>,
     escaping: Escaping,
 ) {
     let mut separator = b'{';
-    if !Validation::Legacy.is_metric_name(name) {
-        out.push(separator);
-        separator = b',';
+    if !name.is_empty() {
+        if !Validation::Legacy.is_metric_name(name) {
+            out.push(separator);
+            separator = b',';
+        }
+        push_name(out, name);
     }
-    push_name(out, name);
     for (label, value) in labels.iter() {
         out.push(separator);
         separator = b',';
@@ -129,7 +135,7 @@ fn push_name_and_labels(
         separator = b',';
         out.extend_from_slice(label.as_bytes());
         out.extend_from_slice(b"=\"");
-        write_float(out, bound);
+        out.extend_from_slice(bound.as_bytes());
         out.push(b'"');
     }
     if separator == b',' {
@@ -137,7 +143,7 @@ fn push_name_and_labels(
     }
 }
 
-fn push_name(out: &mut Vec<u8>, name: &str) {
+pub(super) fn push_name(out: &mut Vec<u8>, name: &str) {
     push_quoted_unless(Validation::Legacy.is_metric_name(name), out, name);
 }
 
@@ -155,7 +161,7 @@ fn push_quoted_unless(plain: bool, out: &mut Vec<u8>, name: &str) {
     }
 }
 
-fn push_escaped(out: &mut Vec<u8>, text: &str, quotes: bool) {
+pub(super) fn push_escaped(out: &mut Vec<u8>, text: &str, quotes: bool) {
     for byte in text.bytes() {
         match byte {
             b'\\' => out.extend_from_slice(b"\\\\"),

@@ -1,11 +1,14 @@
 //! What can be wrong with a text, in the words of `expfmt`.
 
 use super::go::{quote, quote_byte};
+use crate::exposition::limits::Exceeded;
 
 /// Why a line cannot be read. The texts are those of `expfmt`.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[allow(missing_docs)]
 pub enum LineError {
+    #[error(transparent)]
+    TooMuch(#[from] Exceeded),
     #[error("unexpected end of input stream")]
     UnexpectedEnd,
     #[error("invalid metric name")]

@@ -13,7 +13,8 @@ use std::collections::HashSet;
 use super::error::LineError;
 use super::go::parse_float;
 use crate::exposition::family::MetricType;
-use crate::exposition::labels::{METRIC_NAME_LABEL, Validation};
+use crate::exposition::labels::METRIC_NAME_LABEL;
+use crate::exposition::limits::{Exceeded, Rules};
 
 /// What a line says.
 #[derive(Debug, PartialEq)]
@@ -89,8 +90,8 @@ type Result<T> = std::result::Result<T, LineError>;
 ///
 /// # Errors
 /// The first fault in the line, from left to right.
-pub fn read<'a>(line: &'a [u8], families: &impl Families, validation: Validation) -> Result<Line<'a>> {
-    let mut reader = Reader { line, at: 0, families, validation };
+pub fn read<'a>(line: &'a [u8], families: &impl Families, rules: &Rules) -> Result<Line<'a>> {
+    let mut reader = Reader { line, at: 0, families, rules };
     // Nothing but blanks after the last line feed is no line at all.
     if line.iter().all(|b| is_blank(*b)) {
         return Ok(Line::Blank);
@@ -106,12 +107,12 @@ pub fn read<'a>(line: &'a [u8], families: &impl Families, validation: Validation
     }
 }
 
-struct Reader<'a, 'f, F> {
+struct Reader<'a, 'r, F> {
     line: &'a [u8],
     /// The byte looked at now.
     at: usize,
-    families: &'f F,
-    validation: Validation,
+    families: &'r F,
+    rules: &'r Rules,
 }
 
 impl<'a, F: Families> Reader<'a, '_, F> {
@@ -196,8 +197,9 @@ impl<'a, F: Families> Reader<'a, '_, F> {
 
     /// Finds the family that a name stands for (`expfmt`'s `setOrCreateCurrentMF`).
     fn resolve(&self, name: Cow<'a, [u8]>) -> Result<Target<'a>> {
+        self.rules.limits.name(&name)?;
         let name = into_str(name).map_err(LineError::InvalidMetricName)?;
-        if !self.validation.is_metric_name(&name) {
+        if !self.rules.validation.is_metric_name(&name) {
             return Err(LineError::InvalidMetricName(name.into_owned().into_bytes()));
         }
         if let Some(kind) = self.families.kind_of(&name) {
@@ -310,6 +312,9 @@ impl<'a, F: Families> Reader<'a, '_, F> {
                 if labels.contains(&name, family.as_ref()) {
                     return Err(LineError::DuplicateLabelNames(name_of(family)));
                 }
+                if labels.pairs.len() >= self.rules.limits.labels {
+                    return Err(Exceeded::Labels.into());
+                }
                 let value = self.label_value()?;
                 let end = value.clone();
                 labels.push(name, value, family.as_ref())?;
@@ -340,11 +345,12 @@ impl<'a, F: Families> Reader<'a, '_, F> {
     }
 
     fn label_name(&self, name: Cow<'a, [u8]>) -> Result<Cow<'a, str>> {
+        self.rules.limits.name(&name)?;
         let name = into_str(name).map_err(LineError::InvalidLabelName)?;
         if name == METRIC_NAME_LABEL {
             return Err(LineError::ReservedLabelName(name.into_owned()));
         }
-        if !self.validation.is_label_name(&name) {
+        if !self.rules.validation.is_label_name(&name) {
             return Err(LineError::InvalidLabelName(name.into_owned().into_bytes()));
         }
         Ok(name)
@@ -359,6 +365,7 @@ impl<'a, F: Families> Reader<'a, '_, F> {
         self.at += 1;
         let value = self.escaped(b'"', LineError::NewlineInLabelValue)?;
         self.at += 1;
+        self.rules.limits.label_value(&value)?;
         into_str(value).map_err(LineError::InvalidLabelValue)
     }
 

@@ -7,6 +7,7 @@ pub mod encode;
 pub mod error;
 pub mod go;
 pub mod line;
+pub mod openmetrics;
 pub mod parse;
 
 pub use encode::encode;

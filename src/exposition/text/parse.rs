@@ -7,7 +7,8 @@ use super::line::{self, Families, Line, Role, Sample};
 use crate::exposition::family::{
     Bucket, Count, Histogram, Metric, MetricFamily, MetricType, Quantile, Summary, Value,
 };
-use crate::exposition::labels::{Labels, Validation};
+use crate::exposition::labels::Labels;
+use crate::exposition::limits::{Exceeded, Rules};
 
 /// Why a text is no exposition: the first line that cannot be read.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -23,12 +24,18 @@ pub struct ParseError {
 ///
 /// # Errors
 /// The first fault; nothing of the text is used then.
-pub fn parse(body: &[u8], validation: Validation) -> Result<Vec<MetricFamily>, ParseError> {
+pub fn parse(body: &[u8], rules: impl Into<Rules>) -> Result<Vec<MetricFamily>, ParseError> {
+    let rules = rules.into();
+    let mut samples = 0;
     let mut gatherer = Gatherer::new(Repeated::Kept);
     for (number, line) in body.split_inclusive(|b| *b == b'\n').enumerate() {
-        line::read(line, &gatherer, validation)
-            .map(|line| gatherer.add(line))
-            .map_err(|error| ParseError { line: number + 1, error })?;
+        let fault = |error| ParseError { line: number + 1, error };
+        let line = line::read(line, &gatherer, &rules).map_err(fault)?;
+        samples += usize::from(matches!(line, Line::Sample(_)));
+        if samples > rules.limits.samples {
+            return Err(fault(Exceeded::Samples.into()));
+        }
+        gatherer.add(line);
     }
     Ok(gatherer.finish())
 }

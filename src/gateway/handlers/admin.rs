@@ -1,9 +1,10 @@
-//! Whether the gateway is well.
+//! Whether the gateway is well, and its end.
 
 use hyper::StatusCode;
 
-use super::{Answer, TEXT, answer};
-use crate::store::Store;
+use super::{Answer, TEXT, answer, empty};
+use crate::gateway::error::Failure;
+use crate::store::{Change, Store};
 
 /// 200 if changes can be made, else 500, which takes the gateway out of service as a Pushgateway does.
 pub(in crate::gateway) fn health(store: &Store) -> Answer {
@@ -11,4 +12,25 @@ pub(in crate::gateway) fn health(store: &Store) -> Answer {
         Ok(()) => answer(StatusCode::OK, TEXT, "OK"),
         Err(error) => answer(StatusCode::INTERNAL_SERVER_ERROR, TEXT, format!("{error}\n")),
     }
+}
+
+/// Deletes everything, in one change.
+pub(in crate::gateway) async fn wipe(store: &Store) -> Result<Answer, Failure> {
+    store.submit(Change::Wipe).await?;
+    Ok(empty(StatusCode::ACCEPTED))
+}
+
+/// What is said before the gateway ends.
+pub(in crate::gateway) fn goodbye() -> Answer {
+    answer(StatusCode::OK, TEXT, "Requesting termination... Goodbye!")
+}
+
+/// The gateway is not to be ended by a request.
+pub(in crate::gateway) fn no_lifecycle() -> Answer {
+    answer(StatusCode::FORBIDDEN, TEXT, "Lifecycle API is not enabled.")
+}
+
+/// Nor by one that only looks.
+pub(in crate::gateway) fn quit_by_get() -> Answer {
+    answer(StatusCode::METHOD_NOT_ALLOWED, TEXT, "Only POST or PUT requests allowed.")
 }

@@ -1,20 +1,24 @@
 //! What each route does.
 
 pub(super) mod admin;
+pub(super) mod api_v1;
+pub(super) mod page;
 pub(super) mod push;
 pub(super) mod scrape;
 
 use bytes::Bytes;
 use http_body_util::Full;
-use hyper::header::{CONTENT_TYPE, HeaderName, HeaderValue};
-use hyper::{Response, StatusCode};
+use hyper::header::{CONNECTION, CONTENT_TYPE, HeaderName, HeaderValue};
+use hyper::{Method, Response, StatusCode};
 
 use super::error::Failure;
+use super::route::Misroute;
 
 /// An answer in full.
 pub(super) type Answer = Response<Full<Bytes>>;
 
 pub(super) const TEXT: &str = "text/plain; charset=utf-8";
+pub(super) const HTML: &str = "text/html; charset=utf-8";
 
 /// An answer with a body.
 pub(super) fn answer(status: StatusCode, content_type: &'static str, body: impl Into<Bytes>) -> Answer {
@@ -32,17 +36,36 @@ pub(super) fn empty(status: StatusCode) -> Answer {
 }
 
 impl Failure {
-    /// The answer that tells of the failure, in the form of Go's `http.Error`.
-    pub(super) fn answer(&self) -> Answer {
-        let mut answer = answer(self.status(), TEXT, format!("{self}\n"));
-        let headers = answer.headers_mut();
-        headers
-            .insert(HeaderName::from_static("x-content-type-options"), HeaderValue::from_static("nosniff"));
+    /// The answer that tells of the failure, in the form of Go's `http.Error`, `http.Redirect` and `http.Server`.
+    pub(super) fn answer(&self, method: &Method) -> Answer {
+        let mut answer = match self {
+            Self::Misroute(Misroute::Redirect { location, .. }) => self.redirection(location, method),
+            Self::Misroute(Misroute::BadEscape) => {
+                let mut answer = answer(self.status(), TEXT, self.to_string());
+                answer.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
+                answer
+            }
+            _ => {
+                let mut answer = answer(self.status(), TEXT, format!("{self}\n"));
+                let nosniff = HeaderName::from_static("x-content-type-options");
+                answer.headers_mut().insert(nosniff, HeaderValue::from_static("nosniff"));
+                answer
+            }
+        };
         if let Some((name, value)) = self.header()
             && let Ok(value) = HeaderValue::try_from(value)
         {
-            headers.insert(name, value);
+            answer.headers_mut().insert(name, value);
         }
         answer
+    }
+
+    /// Browsers get a link.
+    fn redirection(&self, location: &str, method: &Method) -> Answer {
+        if !matches!(*method, Method::GET | Method::HEAD) {
+            return empty(self.status());
+        }
+        let link = maud::html! { a href=(location) { (self) } "." };
+        answer(self.status(), HTML, format!("{}\n\n", link.into_string()))
     }
 }

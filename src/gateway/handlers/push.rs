@@ -1,43 +1,59 @@
 //! PUT, POST and DELETE of a group.
 
-use std::time::{SystemTime, UNIX_EPOCH};
+use std::sync::Arc;
 
-use bytes::Bytes;
-use http_body_util::{BodyExt, LengthLimitError, Limited};
+use bytes::{Bytes, BytesMut};
+use http_body_util::BodyExt;
 use hyper::body::{Body as _, Incoming};
-use hyper::header::{CONTENT_ENCODING, CONTENT_TYPE};
+use hyper::header::CONTENT_TYPE;
 use hyper::{HeaderMap, StatusCode};
 use mime::Mime;
 
 use super::{Answer, empty};
-use crate::exposition::protobuf::DecodeError;
-use crate::exposition::{MetricFamily, Validation, protobuf, text};
+use crate::config::{Consistency, Limits};
+use crate::exposition::{MetricFamily, Rules, Validation, protobuf, text};
+use crate::gateway::encoding::Encoding;
 use crate::gateway::error::Failure;
-use crate::gateway::limits::{BODY_BYTES_MAX, BODY_READ_MAX, GROUP_LABEL_BYTES_MAX, INLINE_BODY_BYTES_MAX};
+use crate::gateway::now;
+use crate::gateway::server::{Heavy, HeldBytes, Shared};
 use crate::grouping::GroupingKey;
-use crate::store::{Change, Push, PushMode, Store, StoreError, UnixSeconds};
+use crate::store::{Change, Push, PushMode, Store, StoreError, UnixNanos};
 
-/// Makes a push: 200 and nothing when it is in the next scrape.
+/// Bodies from this size on are read and judged on a thread of their own, so that they delay nobody.
+const INLINE_BODY_BYTES_MAX: usize = 256 * 1024;
+/// The same for compressed ones, which may become a thousand times as large.
+const INLINE_COMPRESSED_BYTES_MAX: usize = 1024;
+
+/// Makes a push: 200 and nothing when it is in the next scrape; 202 where nobody wants to hear of contradictions.
 pub(in crate::gateway) async fn push(
-    store: &Store,
+    shared: &Shared,
     key: GroupingKey,
     mode: PushMode,
     headers: &HeaderMap,
     body: Incoming,
 ) -> Result<Answer, Failure> {
-    let format = Format::of(headers)?;
-    let body = read(body).await?;
-    let at = unix_seconds(SystemTime::now());
-    let prepared = prepare(format, body, key.clone(), mode, at).await;
-    match prepared {
-        Ok(push) => store.submit(Change::Push(push)).await?,
-        Err(Failure::Protobuf(DecodeError::Inconsistent(fault))) => {
-            store.submit(Change::Failed { key, at }).await?;
+    let reading = Reading {
+        encoding: Encoding::of(headers),
+        is_protobuf: is_protobuf(headers),
+        names: shared.layout.names,
+        limits: shared.limits.clone(),
+    };
+    let mut held = shared.bodies.hold();
+    let body = read(body, &shared.limits, &mut held).await?;
+    let at = now();
+    let prepared = prepare(reading, body, key.clone(), mode, at, &shared.heavy).await;
+    match prepared.map_err(Failure::inconsistent) {
+        Ok(push) => shared.store.submit(Change::Push(push)).await?,
+        Err(Ok(fault)) => {
+            shared.store.submit(Change::Failed { key, at }).await?;
             return Err(StoreError::Inconsistent(fault).into());
         }
-        Err(failure) => return Err(failure),
+        Err(Err(failure)) => return Err(failure),
     }
-    Ok(empty(StatusCode::OK))
+    Ok(empty(match shared.consistency {
+        Consistency::Checked => StatusCode::OK,
+        Consistency::Quarantined => StatusCode::ACCEPTED,
+    }))
 }
 
 /// Deletes a group: 202 and nothing, whether there was one or not.
@@ -46,80 +62,105 @@ pub(in crate::gateway) async fn delete(store: &Store, key: GroupingKey) -> Resul
     Ok(empty(StatusCode::ACCEPTED))
 }
 
-/// Content encodings under which a body cannot be read.
-const COMPRESSED: [&str; 6] = ["gzip", "deflate", "compress", "br", "zstd", "snappy"];
-
-#[derive(Clone, Copy)]
-enum Format {
-    Text,
-    Protobuf,
+/// Everything that is not declared as delimited protobuf is text.
+fn is_protobuf(headers: &HeaderMap) -> bool {
+    let declared = headers.get(CONTENT_TYPE).and_then(|value| value.to_str().ok()?.parse::<Mime>().ok());
+    declared.is_some_and(|mime| {
+        mime.essence_str() == "application/vnd.google.protobuf"
+            && mime.get_param("encoding").is_some_and(|encoding| encoding.as_str() == "delimited")
+            && mime
+                .get_param("proto")
+                .is_some_and(|proto| proto.as_str() == "io.prometheus.client.MetricFamily")
+    })
 }
 
-impl Format {
-    /// Everything that is not declared as delimited protobuf is text.
-    fn of(headers: &HeaderMap) -> Result<Self, Failure> {
-        // Others are passed over: they are clients' mistakes for the charset, and the body is as it is.
-        if let Some(encoding) = headers.get(CONTENT_ENCODING).and_then(|value| value.to_str().ok())
-            && COMPRESSED.iter().any(|name| encoding.to_ascii_lowercase().contains(name))
-        {
-            return Err(Failure::ContentEncoding(encoding.to_owned()));
-        }
-        let declared = headers.get(CONTENT_TYPE).and_then(|value| value.to_str().ok()?.parse::<Mime>().ok());
-        let is_protobuf = declared.is_some_and(|mime| {
-            mime.essence_str() == "application/vnd.google.protobuf"
-                && mime.get_param("encoding").is_some_and(|encoding| encoding.as_str() == "delimited")
-                && mime
-                    .get_param("proto")
-                    .is_some_and(|proto| proto.as_str() == "io.prometheus.client.MetricFamily")
-        });
-        Ok(if is_protobuf { Self::Protobuf } else { Self::Text })
+/// Reads a body as far as it may be held.
+async fn read(body: Incoming, limits: &Limits, held: &mut HeldBytes) -> Result<Bytes, Failure> {
+    if body.size_hint().lower() > limits.body_bytes as u64 {
+        return Err(Failure::BodyTooLarge(limits.body_bytes));
     }
-
-    fn decode(self, body: &[u8]) -> Result<Vec<MetricFamily>, Failure> {
-        match self {
-            Self::Text => Ok(text::parse(body, Validation::Legacy)?),
-            Self::Protobuf => protobuf::decode(body).map_err(Failure::Protobuf),
-        }
-    }
+    let reading = read_frames(body, limits.body_bytes, held);
+    tokio::time::timeout(limits.body_time, reading).await.unwrap_or(Err(Failure::BodyTooSlow))
 }
 
-async fn read(body: Incoming) -> Result<Bytes, Failure> {
-    if body.size_hint().lower() > BODY_BYTES_MAX as u64 {
-        return Err(Failure::BodyTooLarge);
+async fn read_frames(mut body: Incoming, bytes_max: usize, held: &mut HeldBytes) -> Result<Bytes, Failure> {
+    // Most bodies are one frame, which is not copied.
+    let mut first = Bytes::new();
+    let mut all = BytesMut::new();
+    while let Some(frame) = body.frame().await {
+        let Ok(data) = frame.map_err(|_| Failure::BodyIncomplete)?.into_data() else { continue };
+        if first.len().max(all.len()) + data.len() > bytes_max {
+            return Err(Failure::BodyTooLarge(bytes_max));
+        }
+        held.grow(data.len()).await?;
+        if first.is_empty() && all.is_empty() {
+            first = data;
+            continue;
+        }
+        if all.is_empty() {
+            all.extend_from_slice(&std::mem::take(&mut first));
+        }
+        all.extend_from_slice(&data);
     }
-    let collected = tokio::time::timeout(BODY_READ_MAX, Limited::new(body, BODY_BYTES_MAX).collect()).await;
-    match collected {
-        Ok(Ok(body)) => Ok(body.to_bytes()),
-        Ok(Err(error)) if error.is::<LengthLimitError>() => Err(Failure::BodyTooLarge),
-        Ok(Err(_)) => Err(Failure::BodyIncomplete),
-        Err(_) => Err(Failure::BodyTooSlow),
+    Ok(if all.is_empty() { first } else { all.freeze() })
+}
+
+/// How a body is to be read.
+struct Reading {
+    encoding: Encoding,
+    is_protobuf: bool,
+    names: Validation,
+    limits: Arc<Limits>,
+}
+
+impl Reading {
+    fn families(&self, body: &[u8]) -> Result<Vec<MetricFamily>, Failure> {
+        let limits = crate::exposition::Limits {
+            samples: self.limits.push_series,
+            labels: self.limits.series_labels,
+            name_bytes: self.limits.name_bytes,
+            label_value_bytes: self.limits.label_value_bytes,
+        };
+        if self.is_protobuf {
+            protobuf::decode(body, &limits).map_err(|error| Failure::protobuf(error, &self.limits))
+        } else {
+            let rules = Rules { validation: self.names, limits };
+            text::parse(body, rules).map_err(|error| Failure::text(error, &self.limits))
+        }
+    }
+
+    fn push(&self, body: Bytes, key: GroupingKey, mode: PushMode, at: UnixNanos) -> Result<Push, Failure> {
+        let families = match self.encoding {
+            Encoding::Identity => self.families(&body)?,
+            encoding => {
+                let inflated = encoding.inflate(&body, self.limits.inflated_body_bytes)?;
+                drop(body);
+                self.families(&inflated)?
+            }
+        };
+        let metrics: usize = families.iter().map(|family| family.metrics.len()).sum();
+        if metrics.saturating_mul(key.labels().text_bytes()) > self.limits.push_label_bytes {
+            return Err(Failure::GroupLabelsTooLarge(self.limits.push_label_bytes));
+        }
+        Ok(Push::new(key, families, mode, at))
     }
 }
 
 /// Reads a body and makes it a push, on a thread of its own where that takes long.
 async fn prepare(
-    format: Format,
+    reading: Reading,
     body: Bytes,
     key: GroupingKey,
     mode: PushMode,
-    at: UnixSeconds,
+    at: UnixNanos,
+    heavy: &Heavy,
 ) -> Result<Push, Failure> {
-    let inline = body.len() <= INLINE_BODY_BYTES_MAX;
-    let prepare = move || {
-        let families = format.decode(&body)?;
-        let metrics: usize = families.iter().map(|family| family.metrics.len()).sum();
-        if metrics.saturating_mul(key.labels().text_bytes()) > GROUP_LABEL_BYTES_MAX {
-            return Err(Failure::GroupLabelsTooLarge);
-        }
-        Ok(Push::new(key, families, mode, at))
+    let inline = match reading.encoding {
+        Encoding::Identity => INLINE_BODY_BYTES_MAX,
+        _ => INLINE_COMPRESSED_BYTES_MAX,
     };
-    if inline {
-        return prepare();
+    if body.len() <= inline {
+        return reading.push(body, key, mode, at);
     }
-    tokio::task::spawn_blocking(prepare).await.unwrap_or(Err(Failure::BodyIncomplete))
-}
-
-/// The time as the push time metrics show it; a clock before 1970 counts as 1970.
-fn unix_seconds(time: SystemTime) -> UnixSeconds {
-    time.duration_since(UNIX_EPOCH).unwrap_or_default().as_secs_f64()
+    heavy.run(move || reading.push(body, key, mode, at)).await?
 }

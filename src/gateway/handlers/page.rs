@@ -1,0 +1,260 @@
+//! The page for people: what is stored, group by group, and how the gateway was started.
+
+use std::fmt::Write as _;
+use std::sync::Arc;
+
+use hyper::StatusCode;
+use maud::{DOCTYPE, Markup, html};
+
+use super::api_v1::rfc3339;
+use super::{Answer, HTML, answer};
+use crate::exposition::family::{Histogram, Summary};
+use crate::exposition::{Metric, MetricFamily, MetricType, Value};
+use crate::gateway::error::Failure;
+use crate::gateway::route::Misroute;
+use crate::gateway::server::{About, Shared};
+use crate::store::group::{PUSH_FAILURE_TIME, PUSH_TIME};
+use crate::store::{Group, Snapshot, UnixNanos};
+
+/// Groups on one page.
+const GROUPS_A_PAGE: usize = 500;
+
+/// Parts of the page, by their names below `/static/`.
+const ASSETS: [(&str, &str, &str); 3] = [
+    ("page.css", "text/css; charset=utf-8", include_str!("../ui/page.css")),
+    ("page.js", "text/javascript; charset=utf-8", include_str!("../ui/page.js")),
+    ("favicon.svg", "image/svg+xml", include_str!("../ui/favicon.svg")),
+];
+
+/// A part of the page.
+pub(in crate::gateway) fn asset(name: &str) -> Result<Answer, Failure> {
+    let asset = ASSETS.iter().find(|(known, ..)| *known == name);
+    let (_, content_type, text) = asset.ok_or(Failure::Misroute(Misroute::NotFound))?;
+    Ok(answer(StatusCode::OK, content_type, *text))
+}
+
+/// The page; `query` may say which one of many.
+pub(in crate::gateway) async fn page(
+    shared: &Shared,
+    snapshot: Arc<Snapshot>,
+    query: Option<&str>,
+) -> Result<Answer, Failure> {
+    let wanted =
+        query.into_iter().flat_map(|query| query.split('&')).find_map(|pair| pair.strip_prefix("page="));
+    let number = wanted.and_then(|number| number.parse().ok()).unwrap_or(1);
+    let about = [
+        vec![("Started", rfc3339(shared.about.start))],
+        About::build().into_iter().map(|(name, value)| (name, value.to_owned())).collect(),
+    ]
+    .concat();
+    let view = View {
+        // Links go on working behind a proxy that strips a path.
+        base: shared.layout.paths.external.clone().unwrap_or_else(|| ".".to_owned()),
+        admin: shared.layout.admin,
+        about,
+        flags: shared.about.flags.iter().map(|(name, value)| (*name, value.clone())).collect(),
+        number,
+    };
+    let html = shared.heavy.run(move || view.html(&snapshot).into_string()).await?;
+    Ok(answer(StatusCode::OK, HTML, html))
+}
+
+struct View {
+    base: String,
+    admin: bool,
+    about: Vec<(&'static str, String)>,
+    flags: Vec<(&'static str, String)>,
+    number: usize,
+}
+
+impl View {
+    fn html(&self, snapshot: &Snapshot) -> Markup {
+        let total = snapshot.groups.len();
+        let pages = total.div_ceil(GROUPS_A_PAGE).max(1);
+        let number = self.number.clamp(1, pages);
+        let groups = snapshot.groups.values().skip((number - 1) * GROUPS_A_PAGE).take(GROUPS_A_PAGE);
+        html! {
+            (DOCTYPE)
+            html lang="en" {
+                head {
+                    meta charset="utf-8";
+                    meta name="viewport" content="width=device-width, initial-scale=1";
+                    meta name="robots" content="noindex,nofollow";
+                    title { "jobmon gateway" }
+                    link rel="icon" href={ (self.base) "/static/favicon.svg" };
+                    link rel="stylesheet" href={ (self.base) "/static/page.css" };
+                    script src={ (self.base) "/static/page.js" } defer {}
+                }
+                body data-base=(self.base) {
+                    header {
+                        strong { "jobmon gateway" }
+                        nav {
+                            a href="#groups" { "Groups" }
+                            a href="#status" { "Status" }
+                            a href={ (self.base) "/metrics" } { "Exposition" }
+                            a href="https://prometheus.io/docs/practices/pushing/" { "Help" }
+                        }
+                    }
+                    main {
+                        section #groups {
+                            h1 { "Groups " span .count { (total) } }
+                            @if self.admin && total > 0 {
+                                button .danger data-wipe=(total) { "Delete all " (total) " groups" }
+                            }
+                            @if total == 0 {
+                                p .empty { "Nothing has been pushed yet." }
+                            }
+                            @for group in groups { (self::group(group)) }
+                            @if pages > 1 { (pager(number, pages)) }
+                        }
+                        section #status {
+                            h1 { "Status" }
+                            (rows(&self.about))
+                            h2 { "Flags" }
+                            (rows(&self.flags))
+                        }
+                    }
+                    p #notice role="status" hidden {}
+                }
+            }
+        }
+    }
+}
+
+fn group(group: &Group) -> Markup {
+    let failed = !group.last_push_successful();
+    html! {
+        details .group {
+            summary {
+                @for (name, value) in group.key.labels().iter() {
+                    span .label.(if name == "job" || name == "instance" { "main" } else { "other" }) { (name) "=\"" (value) "\"" }
+                }
+                @if failed { span .failed { "Last push failed!" } }
+                span .when { "last pushed: " (if group.has_succeeded() { rfc3339(group.succeeded_at) } else { "never".to_owned() }) }
+            }
+            button .danger data-group=(group.key.to_base64_path()) { "Delete group" }
+            (times(group))
+            @for stored in group.families.values() {
+                (family(&stored.family, stored.pushed_at, stored.aside.as_ref().map(ToString::to_string).as_deref()))
+            }
+        }
+    }
+}
+
+fn rows(rows: &[(&'static str, String)]) -> Markup {
+    html! {
+        table { @for (name, value) in rows { tr { th scope="row" { (name) } td { (value) } } } }
+    }
+}
+
+fn pager(number: usize, pages: usize) -> Markup {
+    html! {
+        nav .pager {
+            @if number > 1 { a rel="prev" href={ "?page=" (number - 1) } { "Previous" } }
+            span { "Page " (number) " of " (pages) }
+            @if number < pages { a rel="next" href={ "?page=" (number + 1) } { "Next" } }
+        }
+    }
+}
+
+fn times(group: &Group) -> Markup {
+    let time = |(name, help): (&str, &str), metric: &Metric, at: UnixNanos| {
+        let family = MetricFamily {
+            help: Some(help.to_owned()),
+            metrics: vec![metric.clone()],
+            ..MetricFamily::new(name, MetricType::Gauge)
+        };
+        html! { (self::family(&family, if at == UnixNanos::default() { group.since } else { at }, None)) }
+    };
+    html! {
+        (time(PUSH_TIME, &group.push_time, group.succeeded_at))
+        (time(PUSH_FAILURE_TIME, &group.push_failure_time, group.failed_at))
+    }
+}
+
+fn family(family: &MetricFamily, at: UnixNanos, quarantined: Option<&str>) -> Markup {
+    html! {
+        details .family {
+            summary {
+                code { (family.name) }
+                span .type { (family.kind.proto_name()) }
+                @if quarantined.is_some() { span .failed { "Not exposed" } }
+                span .when { "last pushed: " (rfc3339(at)) }
+            }
+            @if let Some(help) = &family.help { p .help { (help) } }
+            @if let Some(reason) = quarantined { p .reason { (reason) } }
+            table {
+                thead { tr { th scope="col" { "Labels" } th scope="col" { "Value" } } }
+                tbody { @for metric in &family.metrics { tr { td { (labels(metric)) } td { (value(&metric.value)) } } } }
+            }
+        }
+    }
+}
+
+fn labels(metric: &Metric) -> Markup {
+    html! { @for (name, value) in metric.labels.iter() { span .label { (name) "=\"" (value) "\"" } } }
+}
+
+fn value(value: &Value) -> Markup {
+    match value {
+        Value::Counter(counter) => html! { (number(counter.value)) },
+        Value::Gauge(value) | Value::Untyped(value) => html! { (number(*value)) },
+        Value::Summary(summary) => summary_table(summary),
+        Value::Histogram(histogram) => histogram_table(histogram),
+    }
+}
+
+fn summary_table(summary: &Summary) -> Markup {
+    html! {
+        table {
+            @for quantile in &summary.quantiles {
+                tr { th scope="row" { "Quantile " (number(quantile.quantile)) } td { (number(quantile.value)) } }
+            }
+            tr { th scope="row" { "Sample count" } td { (summary.count) } }
+            tr { th scope="row" { "Sample sum" } td { (number(summary.sum)) } }
+        }
+    }
+}
+
+fn histogram_table(histogram: &Histogram) -> Markup {
+    html! {
+        table {
+            @for bucket in &histogram.buckets {
+                tr { th scope="row" { "Bucket " (number(bucket.upper_bound)) } td { (number(bucket.cumulative.as_f64())) } }
+            }
+            @if let Some(native) = &histogram.native {
+                @for bucket in native.buckets() {
+                    tr { th scope="row" { "Bucket " (number(bucket.lower)) " to " (number(bucket.upper)) } td { (number(bucket.count)) } }
+                }
+            }
+            tr { th scope="row" { "Sample count" } td { (number(histogram.count.as_f64())) } }
+            tr { th scope="row" { "Sample sum" } td { (number(histogram.sum)) } }
+        }
+    }
+}
+
+/// A number without exponent, as people write it.
+fn number(value: f64) -> String {
+    let mut text = String::new();
+    let _ = match value {
+        value if value.is_nan() => write!(text, "NaN"),
+        value if value.is_infinite() => write!(text, "{}Inf", if value > 0.0 { '+' } else { '-' }),
+        value => write!(text, "{value}"),
+    };
+    text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn numbers_have_no_exponent() {
+        for (value, text) in
+            [(1e21, "1000000000000000000000"), (1e-7, "0.0000001"), (-0.5, "-0.5"), (5.0, "5")]
+        {
+            assert_eq!(number(value), text);
+        }
+        assert_eq!([f64::NAN, f64::INFINITY, f64::NEG_INFINITY].map(number), ["NaN", "+Inf", "-Inf"]);
+    }
+}

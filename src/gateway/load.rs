@@ -1,0 +1,128 @@
+//! What is being done at a time, within limits: requests, bytes of bodies, work that takes a processor for long.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
+
+use super::error::Failure;
+
+/// How long a body waits for room before its push is refused.
+const ROOM_WAIT_MAX: Duration = Duration::from_secs(5);
+/// The unit in which bytes of bodies are counted.
+const BYTES_A_PERMIT: usize = 1024;
+
+/// The bytes of bodies that are held.
+#[derive(Clone)]
+pub(super) struct Bodies {
+    permits: Arc<Semaphore>,
+    bytes_max: usize,
+}
+
+impl Bodies {
+    pub(super) fn new(bytes_max: usize) -> Self {
+        let permits = (bytes_max / BYTES_A_PERMIT).min(Semaphore::MAX_PERMITS);
+        Self { permits: Arc::new(Semaphore::new(permits)), bytes_max }
+    }
+
+    /// Begins to hold a body.
+    pub(super) fn hold(&self) -> HeldBytes {
+        HeldBytes { bodies: self.clone(), bytes: 0, permit: None }
+    }
+}
+
+/// The bytes of one body, for as long as it is held.
+pub(super) struct HeldBytes {
+    bodies: Bodies,
+    bytes: usize,
+    permit: Option<OwnedSemaphorePermit>,
+}
+
+impl HeldBytes {
+    /// Counts more bytes, which have arrived; waits for room, but not for long.
+    pub(super) async fn grow(&mut self, bytes: usize) -> Result<(), Failure> {
+        self.bytes += bytes;
+        let held = self.permit.as_ref().map_or(0, OwnedSemaphorePermit::num_permits);
+        let more = self.bytes.div_ceil(BYTES_A_PERMIT).saturating_sub(held);
+        if more == 0 {
+            return Ok(());
+        }
+        let busy = || Failure::TooManyBytes(self.bodies.bytes_max);
+        let more = u32::try_from(more).map_err(|_| busy())?;
+        let permit =
+            tokio::time::timeout(ROOM_WAIT_MAX, self.bodies.permits.clone().acquire_many_owned(more));
+        let permit = permit.await.map_err(|_| busy())?.map_err(|_| busy())?;
+        match &mut self.permit {
+            Some(held) => held.merge(permit),
+            none => *none = Some(permit),
+        }
+        Ok(())
+    }
+}
+
+/// Work that takes a processor for long: on threads of its own, and only so much at a time.
+#[derive(Clone)]
+pub(super) struct Heavy(Arc<Semaphore>);
+
+impl Heavy {
+    pub(super) fn new(at_a_time: usize) -> Self {
+        Self(Arc::new(Semaphore::new(at_a_time)))
+    }
+
+    /// Does it. What nobody waits for any more when its turn comes is not done.
+    pub(super) async fn run<T: Send + 'static>(
+        &self,
+        work: impl FnOnce() -> T + Send + 'static,
+    ) -> Result<T, Failure> {
+        let permit = self.0.clone().acquire_owned().await.map_err(|_| Failure::Internal)?;
+        let work = move || {
+            let done = work();
+            drop(permit);
+            done
+        };
+        tokio::task::spawn_blocking(work).await.map_err(|_| Failure::Internal)
+    }
+}
+
+/// Counts the requests that are being served, up to a limit.
+#[derive(Clone)]
+pub(super) struct InFlight {
+    served: Arc<watch::Sender<usize>>,
+    requests_max: usize,
+}
+
+impl InFlight {
+    pub(super) fn new(requests_max: usize) -> Self {
+        Self { served: Arc::new(watch::Sender::new(0)), requests_max }
+    }
+
+    /// Counts one more. Whether there is room for it is for the caller to ask.
+    pub(super) fn enter(&self) -> Served {
+        self.served.send_modify(|requests| *requests += 1);
+        Served(self.clone())
+    }
+
+    /// # Errors
+    /// Where there are more requests than there may be.
+    pub(super) fn check(&self) -> Result<(), Failure> {
+        if *self.served.borrow() > self.requests_max {
+            return Err(Failure::TooManyRequests(self.requests_max));
+        }
+        Ok(())
+    }
+
+    /// Ready when nothing is being served.
+    pub(super) async fn idle(&self) {
+        // The sender lives as long as `self`.
+        let _ = self.served.subscribe().wait_for(|requests| *requests == 0).await;
+    }
+}
+
+/// One request that is being served; also if it is given up.
+pub(super) struct Served(InFlight);
+
+impl Drop for Served {
+    fn drop(&mut self) {
+        self.0.served.send_modify(|requests| *requests -= 1);
+    }
+}

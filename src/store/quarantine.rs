@@ -1,0 +1,73 @@
+//! Families that cannot be exposed because others contradict them, where pushes are taken all the same.
+//!
+//! Which of two is exposed does not depend on chance: the one that its group has had for longer. When it goes, the next
+//! one's turn comes.
+
+use std::collections::{BTreeSet, HashMap};
+use std::sync::Arc;
+
+use super::group::StoredFamily;
+use crate::exposition::labels::Escaping;
+use crate::grouping::GroupingKey;
+
+/// Suffixes by which families collide that have different names.
+const SUFFIXES: [&str; 3] = ["_count", "_sum", "_bucket"];
+
+/// A family of a group; the oldest comes first.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) struct Candidate {
+    pub(super) since: u64,
+    pub(super) key: Arc<GroupingKey>,
+    pub(super) name: Arc<str>,
+}
+
+impl Candidate {
+    pub(super) fn new(key: &Arc<GroupingKey>, name: &Arc<str>, stored: &StoredFamily) -> Self {
+        Self { since: stored.since, key: key.clone(), name: name.clone() }
+    }
+}
+
+/// What is aside, by the names that are exposed.
+#[derive(Debug, Default)]
+pub(super) struct Quarantine {
+    by_name: HashMap<String, BTreeSet<Candidate>>,
+    len: usize,
+}
+
+impl Quarantine {
+    pub(super) fn len(&self) -> usize {
+        self.len
+    }
+
+    pub(super) fn insert(&mut self, candidate: Candidate) {
+        let name = Escaping::Underscores.escape(&candidate.name).into_owned();
+        self.len += usize::from(self.by_name.entry(name).or_default().insert(candidate));
+    }
+
+    pub(super) fn remove(&mut self, candidate: &Candidate) {
+        let name = Escaping::Underscores.escape(&candidate.name);
+        if let Some(candidates) = self.by_name.get_mut(&*name) {
+            self.len -= usize::from(candidates.remove(candidate));
+            if candidates.is_empty() {
+                self.by_name.remove(&*name);
+            }
+        }
+    }
+
+    pub(super) fn clear(&mut self) {
+        *self = Self::default();
+    }
+
+    /// Everything whose fate may have changed with what is exposed under a name, the oldest first.
+    pub(super) fn touched_by<'a>(&self, names: impl IntoIterator<Item = &'a str>) -> BTreeSet<Candidate> {
+        let mut touched = BTreeSet::new();
+        for name in names {
+            let escaped = Escaping::Underscores.escape(name);
+            let mut take = |name: &str| touched.extend(self.by_name.get(name).into_iter().flatten().cloned());
+            take(&escaped);
+            SUFFIXES.iter().for_each(|suffix| take(&format!("{escaped}{suffix}")));
+            SUFFIXES.iter().filter_map(|suffix| escaped.strip_suffix(suffix)).for_each(take);
+        }
+        touched
+    }
+}
