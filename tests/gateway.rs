@@ -291,7 +291,8 @@ fn names_that_render_alike_do_not_meet() {
     for (family, label, status) in [
         ("a", "a:b", 200),
         ("a", "._name__", 400),
-        ("a", "..x", 400),
+        ("a", "..x", 200),
+        ("a", "-name-", 400),
         ("a", "__x", 400),
         ("push.time_seconds", "x", 400),
         ("push.failure_time_seconds", "x", 400),
@@ -302,7 +303,10 @@ fn names_that_render_alike_do_not_meet() {
         assert_eq!(push("x", &gauge(family, &[(label, "1")])), status, "{family} {label}");
     }
     assert_eq!(push("y", &gauge("my_metric", &[])), 400, "it is rendered as my.metric is");
+    assert_eq!(push("y", &gauge("my_dot_metric", &[])), 400, "so it is with dots escaped");
+    assert_eq!(push("y", &gauge("U__my_2e_metric", &[])), 400, "and with all of it");
     assert_eq!(push("y", &gauge("b", &[("x.y", "1"), ("x_y", "2")])), 400);
+    assert_eq!(push("y", &gauge("b", &[("x.y", "1"), ("x_dot_y", "2")])), 400);
     assert_eq!(push("y", &gauge("b", &[("job", "1"), ("job", "2")])), 400);
     assert!(gateway.scrape().contains("\nmy_metric{instance=\"\",job=\"x\",x_y=\"1\"} 1\n"));
     promtool_reads(&gateway.scrape());

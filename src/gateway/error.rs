@@ -79,7 +79,7 @@ pub(super) enum Failure {
 
 fn misroute_text(misroute: &Misroute) -> &'static str {
     match misroute {
-        Misroute::BadEscape => "400 Bad Request",
+        Misroute::BadPath => "400 Bad Request",
         Misroute::NotFound => "404 page not found",
         Misroute::MethodNotAllowed { .. } => "Method Not Allowed",
         Misroute::Redirect { permanent: true, .. } => "Moved Permanently",
@@ -149,7 +149,7 @@ impl Failure {
             Self::Unauthorized { .. } => StatusCode::UNAUTHORIZED,
             Self::Forbidden(_) => StatusCode::FORBIDDEN,
             Self::Internal => StatusCode::INTERNAL_SERVER_ERROR,
-            Self::Misroute(Misroute::BadEscape)
+            Self::Misroute(Misroute::BadPath)
             | Self::NoHost
             | Self::Grouping(_)
             | Self::Text(_)

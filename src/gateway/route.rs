@@ -60,8 +60,8 @@ pub enum Route {
 /// Why a request is for nobody.
 #[derive(Debug, PartialEq, Eq)]
 pub enum Misroute {
-    /// A `%` without two hexadecimal digits behind it.
-    BadEscape,
+    /// A `%` without two hexadecimal digits behind it, or no path at all.
+    BadPath,
     /// Nothing is there.
     NotFound,
     /// Something is there, for other methods.
@@ -158,6 +158,7 @@ impl Place {
     }
 }
 
+const ALL_METHODS: &str = "DELETE, GET, HEAD, OPTIONS, POST, PUT";
 const GROUP: &str = "/metrics/job/";
 const GROUP_BASE64: &str = "/metrics/job@base64/";
 const ASSETS: &str = "/static/";
@@ -169,6 +170,14 @@ const QUIT: &str = "/-/quit";
 /// # Errors
 /// What to answer instead.
 pub fn route(method: &Method, path: &str, query: Option<&str>, layout: &Layout) -> Result<Route, Misroute> {
+    if path == "*" {
+        // The server as a whole (RFC 9110, section 9.3.7), of which nothing else can be asked.
+        return if *method == Method::OPTIONS {
+            Ok(Route::Options { allow: ALL_METHODS })
+        } else {
+            Err(Misroute::BadPath)
+        };
+    }
     let decoded = decode(path)?;
     let cleaned = clean(&decoded);
     if cleaned != *decoded {
@@ -239,16 +248,18 @@ fn find(path: &[u8], layout: &Layout, case: Case) -> Option<Place> {
         ("/-/healthy", Place::Healthy),
         ("/-/ready", Place::Ready),
         (QUIT, Place::Quit),
-        ("/api/v1/status", Place::ApiStatus),
-        ("/api/v1/metrics", Place::ApiMetrics),
     ];
     if let Some((_, place)) =
         fixed.into_iter().find(|(fixed, _)| is(rest, if fixed.is_empty() { "/" } else { fixed }))
     {
         return Some(place);
     }
-    if layout.admin && is(rest, "/api/v1/admin/wipe") {
-        return Some(Place::Wipe);
+    // A router of its own, which knows no other case.
+    match rest {
+        b"/api/v1/status" => return Some(Place::ApiStatus),
+        b"/api/v1/metrics" => return Some(Place::ApiMetrics),
+        b"/api/v1/admin/wipe" if layout.admin => return Some(Place::Wipe),
+        _ => {}
     }
     if let Some(name) = case.strip(rest, ASSETS) {
         return Some(Place::Asset(String::from_utf8_lossy(name).into_owned()));
@@ -307,7 +318,7 @@ fn decode(path: &str) -> Result<Cow<'_, [u8]>, Misroute> {
     let mut rest = path.as_bytes();
     while let Some(at) = rest.iter().position(|b| *b == b'%') {
         if !rest.get(at + 1..at + 3).is_some_and(|hex| hex.iter().all(u8::is_ascii_hexdigit)) {
-            return Err(Misroute::BadEscape);
+            return Err(Misroute::BadPath);
         }
         rest = &rest[at + 3..];
     }
@@ -405,8 +416,8 @@ mod tests {
             (Method::PUT, "/metrics/job/..", moved(true, "/metrics")),
             (Method::PUT, "/metrics/job/%2e%2e", moved(true, "/metrics")),
             (Method::PUT, "/metrics/job//a%20%25", moved(true, "/metrics/job/a%20%25")),
-            (Method::PUT, "/metrics/job/%zz", Err(Misroute::BadEscape)),
-            (Method::PUT, "/metrics/job/a%2", Err(Misroute::BadEscape)),
+            (Method::PUT, "/metrics/job/%zz", Err(Misroute::BadPath)),
+            (Method::PUT, "/metrics/job/a%2", Err(Misroute::BadPath)),
         ] {
             assert_eq!(route(&method, path, None, &layout("")), expected, "{method} {path}");
         }

@@ -6,11 +6,11 @@ use std::sync::Arc;
 use super::group::{Group, GroupId, PUSH_FAILURE_TIME, PUSH_TIME, StoredFamily};
 use crate::exposition::MetricType;
 use crate::exposition::check::{self, Exposed, Fingerprint, Inconsistent};
-use crate::exposition::labels::Escaping;
+use crate::exposition::labels::renderings;
 
 /// The index over all stored families.
 pub(super) struct Index {
-    /// By escaped name.
+    /// By each name that a family is exposed under, escaped one way or another.
     names: HashMap<String, Exposing>,
     series: HashMap<Fingerprint, GroupId>,
     /// Groups by the labels of their push times.
@@ -50,11 +50,11 @@ impl Index {
     }
 
     pub(super) fn add(&mut self, group: GroupId, name: &Arc<str>, stored: &StoredFamily) {
-        let escaped = Escaping::Underscores.escape(name).into_owned();
         let kind = stored.family.kind;
-        let entry =
-            self.names.entry(escaped).or_insert_with(|| Exposing { name: name.clone(), kind, groups: 0 });
-        entry.groups += 1;
+        for escaped in renderings(name) {
+            let exposing = || Exposing { name: name.clone(), kind, groups: 0 };
+            self.names.entry(escaped.into_owned()).or_insert_with(exposing).groups += 1;
+        }
         self.series.extend(stored.fingerprints.iter().map(|fingerprint| (*fingerprint, group)));
     }
 
@@ -66,11 +66,12 @@ impl Index {
     }
 
     pub(super) fn remove(&mut self, stored: &StoredFamily) {
-        let escaped = Escaping::Underscores.escape(&stored.family.name);
-        if let Some(entry) = self.names.get_mut(&*escaped) {
-            entry.groups -= 1;
-            if entry.groups == 0 {
-                self.names.remove(&*escaped);
+        for escaped in renderings(&stored.family.name) {
+            if let Some(entry) = self.names.get_mut(&*escaped) {
+                entry.groups -= 1;
+                if entry.groups == 0 {
+                    self.names.remove(&*escaped);
+                }
             }
         }
         for fingerprint in &stored.fingerprints {

@@ -7,7 +7,7 @@ use std::collections::{BTreeSet, HashMap};
 use std::sync::Arc;
 
 use super::group::StoredFamily;
-use crate::exposition::labels::Escaping;
+use crate::exposition::labels::renderings;
 use crate::grouping::GroupingKey;
 
 /// Suffixes by which families collide that have different names.
@@ -39,17 +39,23 @@ impl Quarantine {
         self.len
     }
 
-    pub(super) fn insert(&mut self, candidate: Candidate) {
-        let name = Escaping::Underscores.escape(&candidate.name).into_owned();
-        self.len += usize::from(self.by_name.entry(name).or_default().insert(candidate));
+    /// Puts in what is not in here yet.
+    pub(super) fn insert(&mut self, candidate: &Candidate) {
+        self.len += 1;
+        for name in renderings(&candidate.name) {
+            self.by_name.entry(name.into_owned()).or_default().insert(candidate.clone());
+        }
     }
 
+    /// Takes out what is in here.
     pub(super) fn remove(&mut self, candidate: &Candidate) {
-        let name = Escaping::Underscores.escape(&candidate.name);
-        if let Some(candidates) = self.by_name.get_mut(&*name) {
-            self.len -= usize::from(candidates.remove(candidate));
-            if candidates.is_empty() {
-                self.by_name.remove(&*name);
+        self.len -= 1;
+        for name in renderings(&candidate.name) {
+            if let Some(candidates) = self.by_name.get_mut(&*name) {
+                candidates.remove(candidate);
+                if candidates.is_empty() {
+                    self.by_name.remove(&*name);
+                }
             }
         }
     }
@@ -61,8 +67,7 @@ impl Quarantine {
     /// Everything whose fate may have changed with what is exposed under a name, the oldest first.
     pub(super) fn touched_by<'a>(&self, names: impl IntoIterator<Item = &'a str>) -> BTreeSet<Candidate> {
         let mut touched = BTreeSet::new();
-        for name in names {
-            let escaped = Escaping::Underscores.escape(name);
+        for escaped in names.into_iter().flat_map(renderings) {
             let mut take = |name: &str| touched.extend(self.by_name.get(name).into_iter().flatten().cloned());
             take(&escaped);
             SUFFIXES.iter().for_each(|suffix| take(&format!("{escaped}{suffix}")));

@@ -208,7 +208,7 @@ impl State {
     }
 
     fn put_aside(&mut self, group: &mut Group, name: Arc<str>, stored: StoredFamily) {
-        self.quarantine.insert(Candidate::new(&group.key, &name, &stored));
+        self.quarantine.insert(&Candidate::new(&group.key, &name, &stored));
         let stored = StoredFamily { aside: Some(Arc::new(Inconsistent::NotJudged)), ..stored };
         group.families.insert(name, Arc::new(stored));
     }
@@ -409,5 +409,85 @@ mod tests {
         let mut out = Vec::new();
         expose(&mut out, &state.snapshot, &[], Format::DEFAULT);
         assert!(String::from_utf8_lossy(&out).starts_with("# HELP a first again\n"));
+    }
+
+    #[test]
+    fn groups_of_refused_pushes_are_few() {
+        let mut state = state();
+        for job in ["a", "b", "c", "d"] {
+            put(&mut state, job, "x 1 5\n").expect_err("a timestamp");
+        }
+        assert_eq!((state.snapshot.groups.len(), state.failed_groups), (2, 2));
+        put(&mut state, "a", "x 1\n").expect("accepted");
+        assert_eq!(state.failed_groups, 1);
+        put(&mut state, "c", "x 1 5\n").expect_err("there is room again");
+        state.make(Change::Delete(GroupingKey::new("b", [("", ""); 0]))).expect("deleted");
+        assert_eq!((state.snapshot.groups.len(), state.failed_groups), (2, 1));
+    }
+
+    #[test]
+    fn groups_are_limited() {
+        let mut state = state();
+        for job in 0..10 {
+            put(&mut state, &job.to_string(), "").expect("accepted");
+        }
+        let push =
+            Push::new(GroupingKey::new("x", [("", ""); 0]), Vec::new(), PushMode::ReplaceGroup, UnixNanos(1));
+        assert!(matches!(state.make(Change::Push(push)), Err(StoreError::TooManyGroups(10))));
+        put(&mut state, "5", "a 1\n").expect("it is there already");
+    }
+
+    #[test]
+    fn a_wipe_leaves_nothing() {
+        let mut state = state_with(true);
+        put(&mut state, "x", "a 1\n").expect("accepted");
+        put(&mut state, "y", "# TYPE a gauge\na 1\n").expect("accepted");
+        state.make(Change::Wipe).expect("wiped");
+        assert!(state.snapshot.groups.is_empty() && state.snapshot.families.is_empty());
+        assert_eq!((state.snapshot.aside, state.failed_groups), (0, 0));
+        put(&mut state, "y", "# TYPE a gauge\na 1\n").expect("accepted");
+        assert_eq!(samples(&state), [r#"a{instance="",job="y"} 1"#]);
+    }
+
+    #[test]
+    fn what_contradicts_others_is_kept_aside_until_its_turn_comes() {
+        let mut state = state_with(true);
+        let aside = |state: &State| state.snapshot.aside;
+        put(&mut state, "x", "# TYPE a counter\na 1\n").expect("accepted");
+        put(&mut state, "y", "# TYPE a gauge\na 2\nb 1\n").expect("taken all the same");
+        put(&mut state, "z", "# TYPE a gauge\na 3\n").expect("taken all the same");
+        let only_x = [r#"a{instance="",job="x"} 1"#, r#"b{instance="",job="y"} 1"#];
+        assert_eq!((samples(&state), aside(&state)), (only_x.map(str::to_owned).to_vec(), 2));
+        // The oldest one stays, however often it is pushed.
+        put(&mut state, "x", "# TYPE a counter\na 1\n").expect("accepted");
+        assert_eq!((samples(&state), aside(&state)), (only_x.map(str::to_owned).to_vec(), 2));
+        // When it changes its mind, both others fit.
+        put(&mut state, "x", "# TYPE a gauge\na 1\n").expect("accepted");
+        assert_eq!((samples(&state).len(), aside(&state)), (4, 0));
+        // What is wrong by itself never fits.
+        put(&mut state, "w", "c 1\nc 1\n# TYPE own_total gauge\nown_total 1\n").expect("taken all the same");
+        assert_eq!((samples(&state).len(), aside(&state)), (4, 2));
+        state.make(Change::Delete(GroupingKey::new("w", [("", ""); 0]))).expect("deleted");
+        assert_eq!(aside(&state), 0);
+    }
+
+    #[test]
+    fn a_family_waits_for_another_one_whose_samples_have_its_name() {
+        let mut state = state_with(true);
+        put(&mut state, "x", "# TYPE s summary\ns_count 1\n").expect("accepted");
+        put(&mut state, "y", "s_count 5\n").expect("taken all the same");
+        assert_eq!(state.snapshot.aside, 1);
+        put(&mut state, "x", "").expect("accepted");
+        assert_eq!(samples(&state), [r#"s_count{instance="",job="y"} 5"#]);
+        assert_eq!(state.snapshot.aside, 0);
+    }
+
+    #[test]
+    fn a_timestamp_is_no_push_even_where_nothing_is_checked() {
+        let mut state = state_with(true);
+        put(&mut state, "x", "a 1\n").expect("accepted");
+        put(&mut state, "x", "a 2 5\n").expect("nobody is told");
+        assert_eq!(samples(&state), [r#"a{instance="",job="x"} 1"#]);
+        assert!(!state.snapshot.groups.values().next().expect("one group").last_push_successful());
     }
 }

@@ -39,6 +39,11 @@ pub fn post(url: &str, body: &[u8]) -> Answer {
 /// Sends one request on a connection of its own.
 pub fn request(method: &str, url: &str, headers: &[(&str, &str)], body: &[u8]) -> Answer {
     let (host, path) = split(url);
+    request_raw(method, host, path, headers, body)
+}
+
+/// The same, to a host, with whatever stands for a path.
+pub fn request_raw(method: &str, host: &str, path: &str, headers: &[(&str, &str)], body: &[u8]) -> Answer {
     let mut head = format!("{method} {path} HTTP/1.1\r\nHost: {host}\r\nConnection: close\r\n");
     for (name, value) in headers {
         write!(head, "{name}: {value}\r\n").expect("a String grows");
@@ -48,7 +53,7 @@ pub fn request(method: &str, url: &str, headers: &[(&str, &str)], body: &[u8]) -
     }
     head.push_str("\r\n");
     exchange(host, &[head.as_bytes(), body].concat(), method == "HEAD")
-        .unwrap_or_else(|e| panic!("{method} {url}: {e}"))
+        .unwrap_or_else(|e| panic!("{method} {host}{path}: {e}"))
 }
 
 /// The host with its port, and the path.

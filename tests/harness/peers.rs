@@ -10,7 +10,7 @@ use serde_json::Value;
 use super::{Process, http, project, temporary_directory, wait_for};
 
 /// Which packages.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Suite {
     /// Those of this release of Debian.
     Release,
@@ -65,7 +65,11 @@ pub fn pushgateway_with(suite: Suite, flags: &[&str]) -> Server {
     let port = free_port();
     let mut command = Command::new(program(suite, "prometheus-pushgateway"));
     command.arg(format!("--web.listen-address=127.0.0.1:{port}")).arg("--persistence.file=").args(flags);
-    let prefix = flags.iter().find_map(|flag| flag.strip_prefix("--web.route-prefix=")).unwrap_or_default();
+    let flag = |name: &str| flags.iter().find_map(|flag| flag.strip_prefix(name));
+    let external = || flag("--web.external-url=").and_then(|url| url.split('/').nth(3));
+    let prefix =
+        flag("--web.route-prefix=").map(str::to_owned).or_else(|| external().map(|path| format!("/{path}")));
+    let prefix = prefix.filter(|prefix| prefix != "/").unwrap_or_default();
     serve(&mut command, port, temporary_directory(), &format!("{prefix}/-/ready"))
 }
 

@@ -3,7 +3,7 @@
 use crate::exposition::family::{Count, Exemplar, Histogram, Metric, NativeBuckets, Timestamp, Value};
 use crate::exposition::format::ExposedFamily;
 use crate::exposition::labels::{Escaping, Labels};
-use crate::exposition::text::go::{format_float, quote};
+use crate::exposition::text::go::{format_signed_float, quote};
 
 /// A message: its fields in order.
 #[derive(Default)]
@@ -221,6 +221,6 @@ fn number(value: f64) -> String {
     } else if value.is_infinite() {
         if value > 0.0 { "inf".to_owned() } else { "-inf".to_owned() }
     } else {
-        format_float(value)
+        format_signed_float(value)
     }
 }

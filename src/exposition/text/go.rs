@@ -47,6 +47,11 @@ pub fn format_float(value: f64) -> String {
     String::from_utf8(out).expect("numbers are ASCII")
 }
 
+/// The same, with the sign of zero: Go's form everywhere but in the text format.
+pub fn format_signed_float(value: f64) -> String {
+    if value == 0.0 && value.is_sign_negative() { "-0".to_owned() } else { format_float(value) }
+}
+
 fn write_finite(out: &mut Vec<u8>, value: f64) {
     // Rust's `{:e}` has the same shortest digits: `-1.2345e-7`.
     let scientific = format!("{value:e}");

@@ -11,7 +11,7 @@ use serde::Serialize;
 use super::{Answer, answer, empty};
 use crate::exposition::family::{Bucket, Histogram, NativeHistogram, Quantile};
 use crate::exposition::native::NativeBucket;
-use crate::exposition::text::go::format_float;
+use crate::exposition::text::go::format_signed_float;
 use crate::exposition::{Labels, Metric, MetricFamily, MetricType, Value};
 use crate::gateway::error::Failure;
 use crate::gateway::server::{About, Heavy};
@@ -132,14 +132,15 @@ fn family_json(family: &MetricFamily, at: UnixNanos) -> FamilyJson<'_> {
 
 fn metric_json(metric: &Metric) -> BTreeMap<&'static str, serde_json::Value> {
     let mut json = BTreeMap::from([("labels", labels_json(&metric.labels))]);
-    let mut set = |name, value: f64| json.insert(name, format_float(value).into());
+    let mut set = |name, value: f64| json.insert(name, format_signed_float(value).into());
     match &metric.value {
         Value::Counter(counter) => drop(set("value", counter.value)),
         Value::Gauge(value) | Value::Untyped(value) => drop(set("value", *value)),
         Value::Summary(summary) => {
             set("sum", summary.sum);
             json.insert("count", summary.count.to_string().into());
-            let quantile = |q: &Quantile| (format_float(q.quantile), format_float(q.value).into());
+            let quantile =
+                |q: &Quantile| (format_signed_float(q.quantile), format_signed_float(q.value).into());
             json.insert(
                 "quantiles",
                 summary.quantiles.iter().map(quantile).collect::<serde_json::Map<_, _>>().into(),
@@ -164,7 +165,8 @@ fn buckets_json(histogram: &Histogram) -> serde_json::Value {
     if let Some(native) = &histogram.native {
         return native_json(native);
     }
-    let bucket = |b: &Bucket| (format_float(b.upper_bound), format_float(b.cumulative.as_f64()).into());
+    let bucket =
+        |b: &Bucket| (format_signed_float(b.upper_bound), format_signed_float(b.cumulative.as_f64()).into());
     histogram.buckets.iter().map(bucket).collect::<serde_json::Map<_, _>>().into()
 }
 
@@ -172,7 +174,7 @@ fn buckets_json(histogram: &Histogram) -> serde_json::Value {
 fn native_json(native: &NativeHistogram) -> serde_json::Value {
     let bucket = |bucket: NativeBucket| {
         let boundaries = u8::from(bucket.boundaries).into();
-        let texts = [bucket.lower, bucket.upper, bucket.count].map(|value| format_float(value).into());
+        let texts = [bucket.lower, bucket.upper, bucket.count].map(|value| format_signed_float(value).into());
         serde_json::Value::Array(std::iter::once(boundaries).chain(texts).collect())
     };
     serde_json::Value::Array(native.buckets().into_iter().map(bucket).collect())

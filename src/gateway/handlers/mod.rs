@@ -40,7 +40,7 @@ impl Failure {
     pub(super) fn answer(&self, method: &Method) -> Answer {
         let mut answer = match self {
             Self::Misroute(Misroute::Redirect { location, .. }) => self.redirection(location, method),
-            Self::Misroute(Misroute::BadEscape) => {
+            Self::Misroute(Misroute::BadPath) => {
                 let mut answer = answer(self.status(), TEXT, self.to_string());
                 answer.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
                 answer

@@ -45,6 +45,7 @@ pub(in crate::gateway) async fn push(
     match prepared.map_err(Failure::inconsistent) {
         Ok(push) => shared.store.submit(Change::Push(push)).await?,
         Err(Ok(fault)) => {
+            let fault = fault.in_group(key.labels());
             shared.store.submit(Change::Failed { key, at }).await?;
             return Err(StoreError::Inconsistent(fault).into());
         }
