@@ -10,6 +10,7 @@ mod edge_cases;
 mod end_to_end;
 mod exposition;
 mod gateway;
+mod gateway_access;
 mod harness;
 mod packaging;
 mod supervisor;

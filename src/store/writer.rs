@@ -488,6 +488,9 @@ mod tests {
         put(&mut state, "x", "a 1\n").expect("accepted");
         put(&mut state, "x", "a 2 5\n").expect("nobody is told");
         assert_eq!(samples(&state), [r#"a{instance="",job="x"} 1"#]);
-        assert!(!state.snapshot.groups.values().next().expect("one group").last_push_successful());
+        assert_eq!(
+            state.snapshot.groups.values().next().expect("one group").failed_at,
+            UnixNanos(7_000_000_000)
+        );
     }
 }

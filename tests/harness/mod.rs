@@ -3,6 +3,7 @@
 
 #![allow(dead_code, reason = "every test file uses some of it")]
 
+pub mod certificates;
 pub mod http;
 pub mod peers;
 
