@@ -301,11 +301,15 @@ fn sockets_of_systemd_are_listened_on() {
     let mut command = Command::new("sh");
     command.args(["-c", "export LISTEN_PID=$$ LISTEN_FDS=1; exec \"$0\" gateway --web.systemd-socket"]);
     command.arg(crate::harness::JOBMON).stderr(std::process::Stdio::null());
-    // SAFETY: dup2 is async-signal-safe.
+    // SAFETY: dup2 and fcntl are async-signal-safe.
     unsafe {
-        command.pre_exec(
-            move || if libc::dup2(fd, 3) < 0 { Err(std::io::Error::last_os_error()) } else { Ok(()) },
-        );
+        command.pre_exec(move || {
+            // Where it has that number already, nothing is duplicated.
+            if libc::dup2(fd, 3) < 0 || libc::fcntl(3, libc::F_SETFD, 0) < 0 {
+                return Err(std::io::Error::last_os_error());
+            }
+            Ok(())
+        });
     }
     let _gateway = crate::harness::Process(command.spawn().expect("sh is there"));
     drop(listener);
