@@ -241,15 +241,18 @@ fn enrich(family: &mut MetricFamily) {
         metric.timestamp_ms = Some(-5);
         match &mut metric.value {
             Value::Counter(counter) => {
-                *counter =
-                    Counter { exemplar: Some(exemplar()), created: Some(timestamp), ..counter.clone() };
+                *counter = Counter {
+                    exemplar: Some(Box::new(exemplar())),
+                    created: Some(timestamp),
+                    ..counter.clone()
+                };
             }
             Value::Summary(summary) => summary.created = Some(timestamp),
             Value::Histogram(histogram) => {
                 histogram.created = Some(timestamp);
                 histogram.exemplars = vec![exemplar()];
-                histogram.buckets.iter_mut().for_each(|bucket| bucket.exemplar = Some(exemplar()));
-                histogram.native = Some(NativeHistogram {
+                histogram.buckets.iter_mut().for_each(|bucket| bucket.exemplar = Some(Box::new(exemplar())));
+                histogram.native = Some(Box::new(NativeHistogram {
                     schema: 3,
                     zero_threshold: 0.001,
                     zero_count: Count::Float(1.5),
@@ -263,7 +266,7 @@ fn enrich(family: &mut MetricFamily) {
                         deltas: Vec::new(),
                         counts: vec![2.5],
                     },
-                });
+                }));
             }
             Value::Gauge(_) | Value::Untyped(_) => {}
         }

@@ -9,8 +9,8 @@ use jobmon::exposition::{Labels, Metric, MetricFamily, MetricType, Value, protob
 use nix::sys::signal::Signal;
 
 use crate::harness::http::{self, get, post, put, request};
-use crate::harness::peers::{Suite, prometheus, pushgateway};
-use crate::harness::{Gateway, gateway, sample, wait_for};
+use crate::harness::peers::{Suite, prometheus, prometheus_with, pushgateway};
+use crate::harness::{Gateway, gateway, gateway_with, sample, wait_for};
 
 const PROTOBUF: (&str, &str) = (
     "Content-Type",
@@ -174,14 +174,14 @@ fn protobuf_is_taken_in() {
                     count: Count::Integer(3),
                     sum: 4.5,
                     buckets: vec![Bucket { upper_bound: 1.0, cumulative: Count::Integer(2), exemplar: None }],
-                    native: Some(NativeHistogram {
+                    native: Some(Box::new(NativeHistogram {
                         positive: NativeBuckets {
                             spans: vec![Span { offset: 0, length: 1 }],
                             deltas: vec![3],
                             counts: Vec::new(),
                         },
                         ..NativeHistogram::default()
-                    }),
+                    })),
                     ..Histogram::default()
                 })),
                 timestamp_ms: None,
@@ -223,7 +223,16 @@ fn no_push_breaks_a_scrape() {
     accepted(&gateway, "/metrics/job/good", "good 1\n");
     let prometheus = prometheus(Suite::Newest, &gateway.url);
     wait_for("a first scrape", || prometheus.query("good"));
-    let poison: [(&str, &[u8], Headers); 9] = [
+    let poison: [(&str, &[u8], Headers); 12] = [
+        ("/metrics/job/p", b"{} 1\n", &[]),
+        // A native histogram whose spans do not fit its buckets.
+        (
+            "/metrics/job/p",
+            b"\x11\x0a\x02nh\x18\x04\x22\x09\x3a\x07\x08\x01\x62\x03\x08\0\x10\x02",
+            &[PROTOBUF],
+        ),
+        // One of a resolution that no Prometheus knows.
+        ("/metrics/job/p", b"\x10\x0a\x02nh\x18\x04\x22\x08\x3a\x06\x28\x7e\x38\x01\x08\x01", &[PROTOBUF]),
         ("/metrics/job/%FF", b"a 1\n", &[]),
         ("/metrics/job/x/a@base64/_w", b"a 1\n", &[]),
         ("/metrics/job/p", b"# HELP a \xff\na 1\n", &[]),
@@ -237,6 +246,7 @@ fn no_push_breaks_a_scrape() {
     for (path, body, headers) in poison {
         let answer = request("PUT", &format!("{}{path}", gateway.url), headers, body);
         assert_eq!(answer.status, 400, "{path} {} {}", body.escape_ascii(), answer.text());
+        assert!(answer.text().len() > "bad\n".len(), "it says why");
     }
     for _ in 0..2 {
         post(
@@ -573,4 +583,206 @@ fn an_address_in_use_is_named() {
     let output = crate::harness::job(["gateway", "--web.listen-address", "nonsense"]).run();
     assert_eq!(output.code, 125);
     assert!(output.stderr.contains("--web.listen-address \"nonsense\": a port is missing"), "{output:?}");
+}
+
+/// Prometheus asks for protobuf where it wants native histograms, and gets them.
+#[test]
+fn native_histograms_reach_a_real_prometheus() {
+    let gateway = gateway();
+    // A hundred observations between 1 and 2, a hundred between 2 and 4.
+    let family = MetricFamily {
+        metrics: vec![Metric {
+            labels: Labels::default(),
+            value: Value::Histogram(Box::new(Histogram {
+                count: Count::Integer(200),
+                sum: 450.0,
+                native: Some(Box::new(NativeHistogram {
+                    positive: NativeBuckets {
+                        spans: vec![Span { offset: 1, length: 2 }],
+                        deltas: vec![100, 0],
+                        counts: Vec::new(),
+                    },
+                    zero_threshold: 1e-128,
+                    ..NativeHistogram::default()
+                })),
+                ..Histogram::default()
+            })),
+            timestamp_ms: None,
+        }],
+        ..MetricFamily::new("latency_seconds", MetricType::Histogram)
+    };
+    let mut body = Vec::new();
+    protobuf::encode(&mut body, [&family]);
+    let group = format!("{}/metrics/job/native", gateway.url);
+    assert_eq!(request("PUT", &group, &[PROTOBUF], &body).text(), "");
+    let prometheus = prometheus_with(Suite::Newest, &gateway.url, &["--enable-feature=native-histograms"]);
+    let quantile =
+        wait_for("the histogram", || prometheus.query("histogram_quantile(0.75, latency_seconds)"));
+    assert!((2.0..4.0).contains(&quantile), "{quantile}");
+    assert_eq!(prometheus.query("histogram_count(latency_seconds)"), Some(200.0));
+    assert_eq!(prometheus.query("up"), Some(1.0));
+}
+
+/// Names of every alphabet, to a Prometheus that knows them and to one that does not.
+#[test]
+fn utf8_names_reach_a_real_prometheus() {
+    let gateway = gateway_with(&["--push.enable-utf8-names"]);
+    accepted(&gateway, "/metrics/job/utf8/U__dotted_2e_label/x", "{\"my.metric\",\"größe\"=\"z\"} 5\n");
+    let (newest, older) = (prometheus(Suite::Newest, &gateway.url), prometheus(Suite::Release, &gateway.url));
+    let exact = r#"{"my.metric", "größe"="z", "dotted.label"="x"} == 5"#;
+    wait_for("the metric", || newest.query(exact));
+    let escaped = "my_metric{gr__e=\"z\",dotted_label=\"x\"} == 5";
+    wait_for("the metric", || older.query(escaped));
+    assert_eq!((newest.query("up"), older.query("up")), (Some(1.0), Some(1.0)));
+}
+
+/// Every encoding that clients use, through the whole of the gateway.
+#[test]
+fn compressed_bodies_are_taken() {
+    use flate2::write::{DeflateEncoder, GzEncoder, ZlibEncoder};
+    let gateway = gateway();
+    let text = b"packed 7\n";
+    let level = flate2::Compression::default();
+    let mut framed = snap::write::FrameEncoder::new(Vec::new());
+    framed.write_all(text).expect("written");
+    let finished = |result: std::io::Result<Vec<u8>>| result.expect("a Vec takes every write");
+    let bodies = [
+        ("gzip", {
+            let mut encoder = GzEncoder::new(Vec::new(), level);
+            finished(encoder.write_all(text).and_then(|()| encoder.finish()))
+        }),
+        ("deflate", {
+            let mut encoder = ZlibEncoder::new(Vec::new(), level);
+            finished(encoder.write_all(text).and_then(|()| encoder.finish()))
+        }),
+        ("deflate", {
+            let mut encoder = DeflateEncoder::new(Vec::new(), level);
+            finished(encoder.write_all(text).and_then(|()| encoder.finish()))
+        }),
+        ("zstd", finished(zstd::encode_all(&text[..], 0))),
+        ("snappy", framed.into_inner().expect("finished")),
+        ("snappy", snap::raw::Encoder::new().compress_vec(text).expect("compressed")),
+    ];
+    for (encoding, body) in bodies {
+        let group = format!("{}/metrics/job/{encoding}", gateway.url);
+        let answer = request("PUT", &group, &[("Content-Encoding", encoding)], &body);
+        assert_eq!((answer.status, answer.text().as_str()), (200, ""), "{encoding}");
+        assert_eq!(gateway.sample(&format!("packed{{instance=\"\",job=\"{encoding}\"}}")), Some(7.0));
+        request("DELETE", &group, &[], b"");
+    }
+    let scrape =
+        request("GET", &format!("{}/metrics", gateway.url), &[("Accept-Encoding", "gzip, zstd")], b"");
+    assert_eq!(scrape.header("content-encoding"), Some("zstd"));
+    let text = zstd::decode_all(&scrape.body[..]).expect("zstd");
+    assert!(String::from_utf8_lossy(&text).contains("pushgateway_build_info"));
+}
+
+/// OpenMetrics, where it is asked for twice: by a flag and by the scraper.
+#[test]
+fn openmetrics_is_read_by_a_real_prometheus() {
+    let gateway = gateway_with(&["--web.enable-openmetrics"]);
+    accepted(
+        &gateway,
+        "/metrics/job/om",
+        "# HELP done_total a \"quote\"\n# TYPE done_total counter\ndone_total 1\nplain 2\n# TYPE h histogram\n\
+         h_bucket{le=\"1\"} 1\nh_count 2\n# TYPE s summary\ns{quantile=\"0.5\"} 3\ns_count 1\n",
+    );
+    let accept = [("Accept", "application/openmetrics-text;version=1.0.0")];
+    let answer = request("GET", &format!("{}/metrics", gateway.url), &accept, b"");
+    assert_eq!(
+        answer.header("content-type"),
+        Some("application/openmetrics-text; version=1.0.0; charset=utf-8; escaping=underscores")
+    );
+    let text = answer.text();
+    for expected in [
+        "# HELP done a \\\"quote\\\"\n# TYPE done counter\ndone_total{instance=\"\",job=\"om\"} 1.0\n",
+        "# TYPE h histogram\nh_bucket{instance=\"\",job=\"om\",le=\"1.0\"} 1\n\
+         h_bucket{instance=\"\",job=\"om\",le=\"+Inf\"} 2\nh_sum{instance=\"\",job=\"om\"} 0.0\nh_count{instance=\"\",job=\"om\"} 2\n",
+        "# TYPE plain unknown\nplain{instance=\"\",job=\"om\"} 2.0\n",
+        "s{instance=\"\",job=\"om\",quantile=\"0.5\"} 3.0\n",
+    ] {
+        assert!(text.contains(expected), "{expected} is not in {text}");
+    }
+    assert!(text.ends_with("\n# EOF\n"));
+    let prometheus = prometheus(Suite::Newest, &gateway.url);
+    wait_for("the counter", || prometheus.query("done_total == 1"));
+    assert_eq!((prometheus.query("up"), prometheus.query("plain")), (Some(1.0), Some(2.0)));
+}
+
+/// Where nothing is checked, nothing breaks all the same: what contradicts others is kept aside, seen and counted.
+#[test]
+fn contradictions_are_kept_aside_where_nobody_wants_to_hear_of_them() {
+    let gateway = gateway_with(&["--push.disable-consistency-check"]);
+    let prometheus = prometheus(Suite::Newest, &gateway.url);
+    for (job, body) in [
+        ("a", "# TYPE m counter\nm 1\n"),
+        ("b", "# TYPE m gauge\nm 2\n"),
+        ("c", "n 1\nn 2\n"),
+        ("d", "# TYPE process_open_fds counter\nprocess_open_fds 1\n"),
+        ("e", "ok 1\n"),
+    ] {
+        let answer = put(&format!("{}/metrics/job/{job}", gateway.url), body.as_bytes());
+        assert_eq!((answer.status, answer.text().as_str()), (202, ""), "{body}");
+    }
+    wait_for("the last push", || prometheus.query("ok == 1"));
+    assert_eq!(prometheus.query("jobmon_gateway_quarantined_families"), Some(3.0));
+    assert_eq!((prometheus.query("m"), prometheus.query("up")), (Some(1.0), Some(1.0)));
+    let shown = get(&format!("{}/api/v1/metrics", gateway.url)).text();
+    assert_eq!(shown.matches("\"quarantined\":").count(), 3, "{shown}");
+    assert!(get(&format!("{}/", gateway.url)).text().contains("Not exposed"));
+    request("DELETE", &format!("{}/metrics/job/a", gateway.url), &[], b"");
+    assert_eq!(gateway.sample("m{instance=\"\",job=\"b\"}"), Some(2.0));
+    assert_eq!(gateway.sample("jobmon_gateway_quarantined_families"), Some(2.0));
+}
+
+#[test]
+fn a_request_may_wipe_or_end_the_gateway_where_that_is_allowed() {
+    let mut gateway = gateway_with(&["--web.enable-lifecycle", "--web.enable-admin-api"]);
+    accepted(&gateway, "/metrics/job/x", "a 1\n");
+    let answer = put(&format!("{}/api/v1/admin/wipe", gateway.url), b"");
+    assert_eq!((answer.status, answer.body.len()), (202, 0));
+    assert!(!gateway.scrape().contains("job=\"x\""));
+    let answer = post(&format!("{}/-/quit", gateway.url), b"");
+    assert_eq!((answer.status, answer.text().as_str()), (200, "Requesting termination... Goodbye!"));
+    assert_eq!(gateway.process.end().code(), Some(0));
+}
+
+/// What a person sees is what is stored, and nothing that was pushed becomes part of the page.
+#[test]
+fn the_page_shows_what_is_stored() {
+    let gateway = gateway_with(&["--web.enable-admin-api"]);
+    accepted(&gateway, "/metrics/job/%3Cscript%3Ealert(1)/a/b", "# HELP m <b>bold</b>\nm{x=\"<i>\"} 1e21\n");
+    put(&format!("{}/metrics/job/failed", gateway.url), b"m 1 5\n");
+    let page = get(&format!("{}/status", gateway.url));
+    assert_eq!(page.header("content-type"), Some("text/html; charset=utf-8"));
+    let text = page.text();
+    for expected in [
+        "&lt;b&gt;bold&lt;/b&gt;",
+        "1000000000000000000000",
+        "Last push failed!",
+        "Delete all 2 groups",
+        "web.enable-admin-api",
+    ] {
+        assert!(text.contains(expected), "{expected} is not in {text}");
+    }
+    assert!(!text.contains("<b>") && !text.contains("<i>") && !text.contains("<script>"));
+    for name in ["page.css", "page.js", "favicon.svg"] {
+        assert_eq!(get(&format!("{}/static/{name}", gateway.url)).status, 200, "{name}");
+    }
+}
+
+#[test]
+fn messages_may_be_json() {
+    use std::process::{Command, Stdio};
+    let mut child = Command::new(crate::harness::JOBMON)
+        .args(["gateway", "--web.listen-address=127.0.0.1:0", "--log.format=json"])
+        .stderr(Stdio::piped())
+        .spawn()
+        .expect("the program is built");
+    let mut lines = std::io::BufRead::lines(std::io::BufReader::new(child.stderr.take().expect("piped")));
+    let first = lines.next().expect("a line").expect("text");
+    drop(crate::harness::Process(child));
+    let message: serde_json::Value = serde_json::from_str(&first).expect("JSON");
+    assert_eq!((&message["msg"], &message["level"]), (&"listening".into(), &"INFO".into()));
+    assert!(message["address"].as_str().is_some_and(|address| address.starts_with("127.0.0.1:")));
 }

@@ -11,6 +11,7 @@ mod end_to_end;
 mod exposition;
 mod gateway;
 mod gateway_access;
+mod gateway_limits;
 mod harness;
 mod packaging;
 mod supervisor;

@@ -136,7 +136,7 @@ pub struct Counter {
     /// Current value.
     pub value: f64,
     /// An example observation, known to protobuf only.
-    pub exemplar: Option<Exemplar>,
+    pub exemplar: Option<Box<Exemplar>>,
     /// When counting began, known to protobuf only.
     pub created: Option<Timestamp>,
 }
@@ -173,7 +173,7 @@ pub struct Histogram {
     /// Classic buckets in the order they were read; `+Inf` may be missing.
     pub buckets: Vec<Bucket>,
     /// Native buckets, known to protobuf only.
-    pub native: Option<NativeHistogram>,
+    pub native: Option<Box<NativeHistogram>>,
     /// When counting began, known to protobuf only.
     pub created: Option<Timestamp>,
     /// Examples for native buckets, known to protobuf only.
@@ -225,7 +225,7 @@ pub struct Bucket {
     /// Observations up to the bound.
     pub cumulative: Count,
     /// An example observation, known to protobuf only.
-    pub exemplar: Option<Exemplar>,
+    pub exemplar: Option<Box<Exemplar>>,
 }
 
 /// The sparse buckets of a native histogram.

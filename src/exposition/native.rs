@@ -43,7 +43,7 @@ impl From<Boundaries> for u8 {
 
 /// Why a native histogram would make Prometheus refuse the whole scrape, if it would (`model/histogram`, `Validate`).
 pub fn fault(histogram: &Histogram) -> Option<&'static str> {
-    let native = histogram.native.as_ref()?;
+    let native = histogram.native.as_deref()?;
     // What Prometheus' parser takes for a native histogram at all.
     let is_native = !native.positive.spans.is_empty()
         || !native.negative.spans.is_empty()
@@ -169,7 +169,7 @@ mod tests {
     use super::*;
 
     fn histogram(count: u64, native: NativeHistogram) -> Histogram {
-        Histogram { count: Count::Integer(count), native: Some(native), ..Histogram::default() }
+        Histogram { count: Count::Integer(count), native: Some(Box::new(native)), ..Histogram::default() }
     }
 
     fn native(spans: &[(i32, u32)], deltas: &[i64]) -> NativeHistogram {

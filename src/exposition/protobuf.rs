@@ -192,7 +192,7 @@ mod read {
     fn counter(family: &str, counter: wire::Counter) -> Judged<Value> {
         Ok(Value::Counter(Counter {
             value: counter.value.unwrap_or_default(),
-            exemplar: counter.exemplar.map(|e| exemplar(family, *e)).transpose()?,
+            exemplar: counter.exemplar.map(|e| exemplar(family, *e).map(Box::new)).transpose()?,
             created: counter.created_timestamp.map(timestamp),
         }))
     }
@@ -211,12 +211,12 @@ mod read {
     }
 
     fn histogram(family: &str, histogram: wire::Histogram) -> Judged<Value> {
-        let native = native(&histogram);
+        let native = native(&histogram).map(Box::new);
         let bucket = |bucket: wire::Bucket| {
             Ok(Bucket {
                 upper_bound: bucket.upper_bound.unwrap_or_default(),
                 cumulative: count(bucket.cumulative_count, bucket.cumulative_count_float),
-                exemplar: bucket.exemplar.map(|e| exemplar(family, *e)).transpose()?,
+                exemplar: bucket.exemplar.map(|e| exemplar(family, *e).map(Box::new)).transpose()?,
             })
         };
         Ok(Value::Histogram(Box::new(Histogram {

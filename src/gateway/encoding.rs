@@ -9,13 +9,25 @@ use flate2::bufread::{DeflateDecoder, MultiGzDecoder, ZlibDecoder};
 use hyper::HeaderMap;
 use hyper::header::CONTENT_ENCODING;
 
-use super::error::Failure;
-
 /// Largest window of a zstd stream, as a power of two: what a decoder holds beside its output.
 const ZSTD_WINDOW_LOG_MAX: u32 = 25;
 
 /// What a framed snappy stream begins with.
 const SNAPPY_IDENTIFIER: &[u8] = b"\xff\x06\x00\x00sNaPpY";
+
+/// Why a body cannot be inflated. The texts are the Pushgateway's.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub enum InflateError {
+    /// It ends too soon.
+    #[error("unexpected EOF")]
+    Truncated,
+    /// It is not what was declared.
+    #[error("{0}")]
+    Corrupt(&'static str),
+    /// It would be larger than this.
+    #[error("the inflated body is larger than {0} bytes, see --limit.inflated-body-size")]
+    TooLarge(usize),
+}
 
 /// How a body is encoded.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -50,22 +62,22 @@ impl Encoding {
     ///
     /// # Errors
     /// Bytes that are not what was declared, or too many.
-    pub(super) fn inflate(self, body: &[u8], bytes_max: usize) -> Result<Vec<u8>, Failure> {
+    pub fn inflate(self, body: &[u8], bytes_max: usize) -> Result<Vec<u8>, InflateError> {
         match self {
             Self::Identity => Ok(body.to_vec()),
             // Go's reader wants at least a header.
-            Self::Gzip if body.is_empty() => Err(Failure::Inflate("EOF".to_owned())),
+            Self::Gzip if body.is_empty() => Err(InflateError::Corrupt("EOF")),
             Self::Gzip => read(MultiGzDecoder::new(body), bytes_max, gzip_fault),
             Self::Deflate if is_zlib(body) => {
                 read(ZlibDecoder::new(body), bytes_max, |_| "zlib: invalid data")
             }
             Self::Deflate => read(DeflateDecoder::new(body), bytes_max, |_| "flate: corrupt input"),
             Self::Zstd => {
-                let fault = |_: &io::Error| "zstd: corrupt input";
-                let invalid = |error: io::Error| Failure::Inflate(fault(&error).to_owned());
+                let fault = "zstd: corrupt input";
+                let invalid = |_| InflateError::Corrupt(fault);
                 let mut decoder = zstd::stream::read::Decoder::with_buffer(body).map_err(invalid)?;
                 decoder.window_log_max(ZSTD_WINDOW_LOG_MAX).map_err(invalid)?;
-                read(decoder, bytes_max, fault)
+                read(decoder, bytes_max, |_| fault)
             }
             Self::Snappy if body.is_empty() => Ok(Vec::new()),
             Self::Snappy if body.starts_with(SNAPPY_IDENTIFIER) => {
@@ -79,13 +91,13 @@ impl Encoding {
 const SNAPPY_FAULT: &str = "snappy: corrupt input";
 
 /// A block says how long it is; that is believed only as far as its bytes can bear it out.
-fn snappy_block(body: &[u8], bytes_max: usize) -> Result<Vec<u8>, Failure> {
-    let fault = || Failure::Inflate(SNAPPY_FAULT.to_owned());
+fn snappy_block(body: &[u8], bytes_max: usize) -> Result<Vec<u8>, InflateError> {
+    let fault = || InflateError::Corrupt(SNAPPY_FAULT);
     let length = snap::raw::decompress_len(body).map_err(|_| fault())?;
     if length > bytes_max {
         // What is no snappy at all claims any length.
         let plausible = length <= body.len().saturating_mul(SNAPPY_RATIO_MAX);
-        return Err(if plausible { Failure::InflatedTooLarge(bytes_max) } else { fault() });
+        return Err(if plausible { InflateError::TooLarge(bytes_max) } else { fault() });
     }
     snap::raw::Decoder::new().decompress_vec(body).map_err(|_| fault())
 }
@@ -113,13 +125,13 @@ fn read(
     decoder: impl Read,
     bytes_max: usize,
     fault: impl Fn(&io::Error) -> &'static str,
-) -> Result<Vec<u8>, Failure> {
+) -> Result<Vec<u8>, InflateError> {
     let mut inflated = Vec::new();
     match decoder.take(bytes_max as u64 + 1).read_to_end(&mut inflated) {
-        Ok(length) if length > bytes_max => Err(Failure::InflatedTooLarge(bytes_max)),
+        Ok(length) if length > bytes_max => Err(InflateError::TooLarge(bytes_max)),
         Ok(_) => Ok(inflated),
-        Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => Err(Failure::BodyIncomplete),
-        Err(error) => Err(Failure::Inflate(fault(&error).to_owned())),
+        Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => Err(InflateError::Truncated),
+        Err(error) => Err(InflateError::Corrupt(fault(&error))),
     }
 }
 
@@ -130,7 +142,7 @@ mod tests {
     use super::*;
 
     fn inflate(encoding: Encoding, body: &[u8]) -> Result<Vec<u8>, String> {
-        encoding.inflate(body, 1000).map_err(|failure| failure.to_string())
+        encoding.inflate(body, 1000).map_err(|error| error.to_string())
     }
 
     fn gzip(text: &[u8]) -> Vec<u8> {

@@ -4,6 +4,7 @@ use hyper::StatusCode;
 use hyper::header::{ALLOW, HeaderName, LOCATION, RETRY_AFTER, WWW_AUTHENTICATE};
 use tracing::Level;
 
+use super::encoding::InflateError;
 use super::route::Misroute;
 use crate::config::Limits;
 use crate::exposition::protobuf::DecodeError;
@@ -35,16 +36,13 @@ pub(super) enum Failure {
     Text(ParseError),
     #[error(transparent)]
     Protobuf(DecodeError),
-    /// The body is not in the declared encoding.
-    #[error("{0}")]
-    Inflate(String),
+    #[error(transparent)]
+    Inflate(#[from] InflateError),
     /// The client stopped in the middle.
     #[error("unexpected EOF")]
     BodyIncomplete,
     #[error("the body is larger than {0} bytes, see --limit.body-size")]
     BodyTooLarge(usize),
-    #[error("the inflated body is larger than {0} bytes, see --limit.inflated-body-size")]
-    InflatedTooLarge(usize),
     #[error(
         "the labels of the group, once for each series, are larger than {0} bytes, see --limit.push-label-size"
     )]
@@ -134,9 +132,9 @@ impl Failure {
             Self::Misroute(Misroute::MethodNotAllowed { .. }) => StatusCode::METHOD_NOT_ALLOWED,
             Self::Misroute(Misroute::Redirect { permanent: true, .. }) => StatusCode::MOVED_PERMANENTLY,
             Self::Misroute(Misroute::Redirect { permanent: false, .. }) => StatusCode::TEMPORARY_REDIRECT,
-            Self::BodyTooLarge(_) | Self::InflatedTooLarge(_) | Self::GroupLabelsTooLarge(_) => {
-                StatusCode::PAYLOAD_TOO_LARGE
-            }
+            Self::BodyTooLarge(_)
+            | Self::Inflate(InflateError::TooLarge(_))
+            | Self::GroupLabelsTooLarge(_) => StatusCode::PAYLOAD_TOO_LARGE,
             Self::TooMuch(_) => StatusCode::UNPROCESSABLE_ENTITY,
             Self::HeadersTooLarge(_) => StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE,
             Self::BodyTooSlow => StatusCode::REQUEST_TIMEOUT,
@@ -154,7 +152,7 @@ impl Failure {
             | Self::Grouping(_)
             | Self::Text(_)
             | Self::Protobuf(_)
-            | Self::Inflate(_)
+            | Self::Inflate(InflateError::Truncated | InflateError::Corrupt(_))
             | Self::BodyIncomplete
             | Self::Store(StoreError::Inconsistent(_)) => StatusCode::BAD_REQUEST,
         }

@@ -2,15 +2,19 @@
 
 use std::fmt;
 use std::io;
+use std::net::SocketAddr;
 use std::os::unix::fs::FileTypeExt as _;
 use std::path::Path;
 
 use listenfd::ListenFd;
 use tokio::io::{AsyncRead, AsyncWrite};
-use tokio::net::{TcpListener, UnixListener};
+use tokio::net::{TcpListener, TcpSocket, UnixListener, lookup_host};
 use tokio_vsock::{VMADDR_CID_ANY, VsockAddr, VsockListener};
 
 use crate::config::{Address, Listen};
+
+/// Connections that wait in the kernel to be accepted: cron jobs of many machines begin in the same second.
+const BACKLOG: u32 = 4096;
 
 /// A stream of bytes to a client.
 pub(super) trait Stream: AsyncRead + AsyncWrite + Send + Unpin {}
@@ -119,12 +123,22 @@ async fn tcp(host: &str, port: u16) -> io::Result<TcpListener> {
     let hosts: &[&str] = if host.is_empty() { &["::", "0.0.0.0"] } else { &[host] };
     let mut result = Err(io::ErrorKind::AddrNotAvailable.into());
     for host in hosts {
-        result = TcpListener::bind((*host, port)).await;
-        if result.is_ok() {
-            break;
+        for address in lookup_host((*host, port)).await? {
+            result = bind_tcp(address);
+            if result.is_ok() {
+                return result;
+            }
         }
     }
     result
+}
+
+fn bind_tcp(address: SocketAddr) -> io::Result<TcpListener> {
+    let socket = if address.is_ipv4() { TcpSocket::new_v4() } else { TcpSocket::new_v6() }?;
+    // What is left of connections to the gateway before this one is no hindrance.
+    socket.set_reuseaddr(true)?;
+    socket.bind(address)?;
+    socket.listen(BACKLOG)
 }
 
 /// Takes the place of a socket that nobody listens on any more.

@@ -10,7 +10,7 @@ pub mod peers;
 use std::ffi::OsStr;
 use std::io::{BufRead as _, BufReader, Read as _};
 use std::os::unix::process::ExitStatusExt as _;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::time::{Duration, Instant};
 
@@ -78,8 +78,17 @@ pub fn gateway_with(flags: &[&str]) -> Gateway {
     start_gateway(&[&["--web.listen-address", "127.0.0.1:0"], flags].concat())
 }
 
+/// Starts the static release of a gateway, for what is measured.
+pub fn released_gateway() -> Gateway {
+    start_program(&static_binary(), &["--web.listen-address=127.0.0.1:0"])
+}
+
 fn start_gateway(flags: &[&str]) -> Gateway {
-    let mut child = Command::new(JOBMON)
+    start_program(Path::new(JOBMON), flags)
+}
+
+fn start_program(program: &Path, flags: &[&str]) -> Gateway {
+    let mut child = Command::new(program)
         .args(["gateway", "--log.level=info"])
         .args(flags)
         .stderr(Stdio::piped())

@@ -98,6 +98,11 @@ pub fn node_exporter(textfiles: &Path) -> Server {
 
 /// A real Prometheus that scrapes one server every second, with honor_labels.
 pub fn prometheus(suite: Suite, target: &str) -> Server {
+    prometheus_with(suite, target, &[])
+}
+
+/// The same with more flags.
+pub fn prometheus_with(suite: Suite, target: &str, flags: &[&str]) -> Server {
     let directory = temporary_directory();
     let (host, _) = http::split(target);
     let config = format!(
@@ -107,7 +112,7 @@ pub fn prometheus(suite: Suite, target: &str) -> Server {
     fs::write(directory.path().join("prometheus.yml"), config).expect("writable");
     let port = free_port();
     let mut command = Command::new(program(suite, "prometheus"));
-    command.args(["--config.file=prometheus.yml", "--storage.tsdb.path=data"]);
+    command.args(["--config.file=prometheus.yml", "--storage.tsdb.path=data"]).args(flags);
     command.arg(format!("--web.listen-address=127.0.0.1:{port}"));
     serve(&mut command, port, directory, "/-/ready")
 }

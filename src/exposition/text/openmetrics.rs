@@ -60,7 +60,7 @@ impl Samples<'_> {
         let labels = &metric.labels;
         match &metric.value {
             Value::Counter(counter) => {
-                self.sample(TOTAL, labels, None, &float(counter.value), counter.exemplar.as_ref());
+                self.sample(TOTAL, labels, None, &float(counter.value), counter.exemplar.as_deref());
             }
             Value::Gauge(value) | Value::Untyped(value) => {
                 self.sample("", labels, None, &float(*value), None);
@@ -85,7 +85,7 @@ impl Samples<'_> {
                         labels,
                         bound,
                         &count(bucket.cumulative),
-                        bucket.exemplar.as_ref(),
+                        bucket.exemplar.as_deref(),
                     );
                 }
                 if !histogram.has_infinite_bucket() {

@@ -32,10 +32,11 @@ pub fn parse(body: &[u8], rules: impl Into<Rules>) -> Result<Vec<MetricFamily>, 
         let fault = |error| ParseError { line: number + 1, error };
         let line = line::read(line, &gatherer, &rules).map_err(fault)?;
         samples += usize::from(matches!(line, Line::Sample(_)));
-        if samples > rules.limits.samples {
+        gatherer.add(line);
+        // A family costs something before it has a sample.
+        if samples.max(gatherer.families.len()) > rules.limits.samples {
             return Err(fault(Exceeded::Samples.into()));
         }
-        gatherer.add(line);
     }
     Ok(gatherer.finish())
 }

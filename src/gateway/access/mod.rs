@@ -88,6 +88,18 @@ impl Stamp {
     }
 }
 
+/// Whether a text has the format of a web configuration; what it names is not looked at.
+///
+/// # Errors
+/// What is wrong with it, and where.
+pub fn check_syntax(text: &str) -> Result<(), String> {
+    let config = WebConfig::parse(text)?;
+    passwords::Users::new(config.basic_auth_users)?;
+    Tokens::new(config.tokens)?;
+    file::headers(config.http_server_config.headers)?;
+    config.rate_limit.as_ref().map(file::rate_limit).transpose().map(|_| ())
+}
+
 impl Access {
     /// Reads the file for the first time.
     ///

@@ -1,0 +1,46 @@
+//! What must hold of every push that is accepted.
+
+use jobmon::exposition::check::{self, Nothing};
+use jobmon::exposition::labels::Escaping;
+use jobmon::exposition::{
+    ExposedFamily, Format, Labels, Limits, MetricFamily, Syntax, Validation, protobuf, text,
+};
+
+/// Checks families as the store does; those that pass are rendered in every way, and what was rendered is read again, with
+/// as many metrics, and passes again.
+pub fn what_is_accepted_is_read_again(mut families: Vec<MetricFamily>) {
+    let grouping = Labels::from_pairs([("job", "x"), ("z", "")]);
+    families.iter_mut().for_each(|family| check::complete(family, &grouping));
+    if check::check(&families, &Nothing).is_err() {
+        return;
+    }
+    families.retain(|family| !family.metrics.is_empty());
+    for escaping in [Escaping::AllowUtf8, Escaping::Underscores, Escaping::Dots, Escaping::Values] {
+        for syntax in [Syntax::Text, Syntax::OpenMetrics, Syntax::ProtobufText, Syntax::ProtobufCompact] {
+            let exposition = rendered(&families, Format { syntax, escaping });
+            assert!(std::str::from_utf8(&exposition).is_ok());
+            if syntax == Syntax::Text {
+                let read = text::parse(&exposition, Validation::Utf8).expect("what is rendered is read");
+                assert_same(&families, read);
+            }
+        }
+        let messages = rendered(&families, Format { syntax: Syntax::ProtobufDelimited, escaping });
+        assert_same(&families, protobuf::decode(&messages, &Limits::NONE).expect("what is rendered is read"));
+    }
+}
+
+fn rendered(families: &[MetricFamily], format: Format) -> Vec<u8> {
+    let mut out = Vec::new();
+    for family in families {
+        let metrics = family.metrics.iter().collect();
+        format.encode(&mut out, ExposedFamily { metrics, ..ExposedFamily::head(family) });
+    }
+    format.finish(&mut out);
+    out
+}
+
+fn assert_same(families: &[MetricFamily], read: Vec<MetricFamily>) {
+    let sizes = |families: &[MetricFamily]| families.iter().map(|family| family.metrics.len()).collect::<Vec<_>>();
+    assert_eq!(sizes(families), sizes(&read));
+    check::check(&read, &Nothing).expect("what is rendered is accepted");
+}
