@@ -1,62 +1,138 @@
-//! Clients of a Pushgateway, against our gateway.
+//! Clients of a Pushgateway, real ones: each pushes every kind of metric it knows, adds, replaces and deletes, and after
+//! each step our gateway exposes what a real Pushgateway exposes.
 
-use prometheus::{Encoder as _, HistogramOpts, HistogramVec, IntCounter, IntGauge, Registry, TextEncoder};
+use std::path::PathBuf;
+use std::process::Command;
 
-use crate::harness::http::put;
-use crate::harness::peers::python;
-use crate::harness::{gateway, sample};
+use crate::harness::peers::{Suite, pushgateway, python};
+use crate::harness::{gateway, project};
+
+/// What a Pushgateway exposes of what was pushed, without times.
+fn exposed(text: &str) -> Vec<String> {
+    let own = ["pushgateway_", "process_", "go_", "jobmon_gateway_"];
+    let shown = |line: &&str| {
+        let name = line.trim_start_matches("# HELP ").trim_start_matches("# TYPE ");
+        !own.iter().any(|prefix| name.starts_with(prefix))
+    };
+    let timeless = |line: &str| match line.rsplit_once("} ") {
+        Some((series, value))
+            if series.contains("_created{") || (series.starts_with("push_") && value != "0") =>
+        {
+            format!("{series}}} TIME")
+        }
+        _ => line.to_owned(),
+    };
+    text.lines().filter(shown).map(timeless).collect()
+}
+
+/// Runs a client step by step against both servers; `series` are lines that must be there after the first.
+fn compare(client: impl Fn(&str, &str) -> Command, series: &[&str]) {
+    let (ours, theirs) = (gateway(), pushgateway(Suite::Newest));
+    for step in ["push", "add", "replace", "delete"] {
+        for url in [&ours.url, &theirs.url] {
+            let mut command = client(url, step);
+            let output = command.output().unwrap_or_else(|error| panic!("{command:?}: {error}"));
+            assert!(output.status.success(), "{command:?}: {}", String::from_utf8_lossy(&output.stderr));
+        }
+        let our = exposed(&ours.scrape());
+        assert_eq!(our, exposed(&theirs.metrics()), "{step}");
+        let has = |series: &str| our.iter().any(|line| line == series);
+        if step == "push" {
+            series.iter().for_each(|series| assert!(has(series), "{series} is not in {our:#?}"));
+        }
+        let names = ["temperature{", "more{", "only{"];
+        let expected = match step {
+            "push" => [true, false, false],
+            "add" => [true, true, false],
+            "replace" => [false, false, true],
+            _ => [false, false, false],
+        };
+        assert_eq!(names.map(|name| our.iter().any(|line| line.starts_with(name))), expected, "{step}");
+    }
+}
+
+fn script(interpreter: &'static str, name: &'static str) -> impl Fn(&str, &str) -> Command {
+    let path = project().join("tests/clients").join(name);
+    move |url, step| {
+        let mut command = Command::new(interpreter);
+        command.arg(&path).args([url, step]);
+        command.env("PYTHONPATH", project().join("target/peers/python"));
+        command.env("NODE_PATH", project().join("target/peers/node/node_modules"));
+        command
+    }
+}
 
 #[test]
-fn pythons_client_library_pushes_adds_and_deletes() {
-    let gateway = gateway();
-    let script = r#"
-import sys
-from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, Summary, Info, Enum
-from prometheus_client import push_to_gateway, pushadd_to_gateway, delete_from_gateway, instance_ip_grouping_key
-url, step = sys.argv[1], sys.argv[2]
-registry = CollectorRegistry()
-if step == "push":
-    Gauge("temperature", "How warm it is.", ["room"], registry=registry).labels("kitchen\n\"").set(21.5)
-    Counter("items", "How many.", registry=registry).inc(3)
-    Histogram("latency", "How long.", buckets=[0.1, 1], registry=registry).observe(0.5)
-    Summary("size", "How large.", registry=registry).observe(7)
-    Info("build", "What it is.", registry=registry).info({"version": "1"})
-    Enum("state", "How it is.", states=["up", "down"], registry=registry).state("down")
-    push_to_gateway(url, job="py", grouping_key={"path": "/a/b"}, registry=registry)
-elif step == "add":
-    Gauge("more", "What comes later.", registry=registry).set(1)
-    pushadd_to_gateway(url, job="py", grouping_key={"path": "/a/b"}, registry=registry)
-elif step == "replace":
-    Gauge("only", "What is left.", registry=registry).set(1)
-    push_to_gateway(url, job="py", grouping_key={"path": "/a/b"}, registry=registry)
-elif step == "delete":
-    delete_from_gateway(url, job="py", grouping_key={"path": "/a/b"})
-"#;
+fn pythons_client_library() {
     let labels = r#"instance="",job="py",path="/a/b""#;
-    let value = |text: &str, name: &str| sample(text, &format!("{name}{{{labels}}}"));
-
-    python(script, &[&gateway.url, "push"]);
-    let text = gateway.scrape();
-    assert_eq!(value(&text, "items_total"), Some(3.0), "{text}");
-    assert_eq!(
-        sample(&text, &format!("temperature{{{labels},room=\"kitchen\\n\\\"\"}}")),
-        Some(21.5),
-        "{text}"
+    compare(
+        script("python3", "client.py"),
+        &[
+            &format!("items_total{{{labels}}} 3"),
+            &format!(r#"temperature{{{labels},room="kitchen\n\""}} 21.5"#),
+            &format!(r#"latency_bucket{{{labels},le="1"}} 1"#),
+            &format!("size_sum{{{labels}}} 7"),
+            "# HELP size How large.",
+        ],
     );
-    assert_eq!(sample(&text, &format!("latency_bucket{{{labels},le=\"1\"}}")), Some(1.0), "{text}");
-    assert_eq!((value(&text, "size_sum"), value(&text, "size_count")), (Some(7.0), Some(1.0)));
-    assert!(text.contains("# TYPE latency histogram\n") && text.contains("# HELP size How large.\n"));
+}
 
-    python(script, &[&gateway.url, "add"]);
-    let text = gateway.scrape();
-    assert_eq!((value(&text, "items_total"), value(&text, "more")), (Some(3.0), Some(1.0)));
+#[test]
+fn nodes_client_library() {
+    let labels = r#"instance="",job="js",path="a b""#;
+    compare(
+        script("node", "client.js"),
+        &[
+            &format!("items_total{{{labels}}} 3"),
+            &format!(r#"temperature{{{labels},room="kitchen\n\""}} 21.5"#),
+            &format!(r#"size{{{labels},quantile="0.5"}} 7"#),
+        ],
+    );
+}
 
-    python(script, &[&gateway.url, "replace"]);
-    let text = gateway.scrape();
-    assert_eq!((value(&text, "items_total"), value(&text, "only")), (None, Some(1.0)));
+#[test]
+fn rubys_client_library() {
+    let labels = r#"instance="a b",job="ruby""#;
+    compare(
+        script("ruby", "client.rb"),
+        &[
+            &format!("items_total{{{labels}}} 3"),
+            &format!(r#"temperature{{{labels},room="kitchen\n\""}} 21.5"#),
+        ],
+    );
+}
 
-    python(script, &[&gateway.url, "delete"]);
-    assert!(!gateway.scrape().contains("job=\"py\""));
+/// It pushes protobuf.
+#[test]
+fn rusts_client_library() {
+    let program: PathBuf = project().join("target/peers/rust/release/client");
+    let labels = r#"instance="",job="rust",path="x""#;
+    compare(
+        |url, step| {
+            let mut command = Command::new(&program);
+            // It wants no scheme.
+            command.args([url.trim_start_matches("http://"), step]);
+            command
+        },
+        &[
+            &format!("items_total{{{labels}}} 3"),
+            &format!(r#"temperature{{{labels},room="kitchen\n\""}} 21.5"#),
+            r#"latency_bucket{instance="",job="rust",path="x",path_of="/a\"b",le="1"} 1"#,
+        ],
+    );
+}
+
+#[test]
+fn curl() {
+    let labels = r#"instance="",job="curl",path="/a/b""#;
+    compare(
+        script("sh", "client.sh"),
+        &[
+            &format!("plain{{{labels}}} 1e+21"),
+            &format!(r#"temperature{{{labels},room="kitchen\n\""}} 21.5"#),
+            &format!("size_count{{{labels}}} 1"),
+        ],
+    );
 }
 
 #[test]
@@ -70,47 +146,4 @@ assert urllib.request.urlopen(request).status == 200
 "##;
     python(script, &[&gateway.url]);
     assert_eq!(gateway.sample("processed_items{instance=\"\",job=\"simulator\"}"), Some(5.0));
-}
-
-#[test]
-fn curl_posts_like_the_example() {
-    let gateway = gateway();
-    let output = std::process::Command::new("sh")
-        .args([
-            "-c",
-            "echo 'processed_items 7' | curl --fail --silent --data-binary @- \"$0/metrics/job/curl\"",
-        ])
-        .arg(&gateway.url)
-        .output()
-        .expect("sh is there");
-    assert!(output.status.success(), "{output:?}");
-    assert_eq!(gateway.sample("processed_items{instance=\"\",job=\"curl\"}"), Some(7.0));
-}
-
-#[test]
-fn the_rust_clients_encoder_is_understood() {
-    let gateway = gateway();
-    let registry = Registry::new();
-    let items = IntCounter::new("items_total", "How many.").expect("valid");
-    let warm = IntGauge::new("warm", "Quotes \" and \\ and\nlines.").expect("valid");
-    let latency =
-        HistogramVec::new(HistogramOpts::new("latency", "How long.").buckets(vec![0.1, 1.0]), &["path"])
-            .expect("valid");
-    registry.register(Box::new(items.clone())).expect("new");
-    registry.register(Box::new(warm.clone())).expect("new");
-    registry.register(Box::new(latency.clone())).expect("new");
-    items.inc_by(5);
-    warm.set(-3);
-    latency.with_label_values(&["/a\"b"]).observe(0.5);
-    let mut body = Vec::new();
-    TextEncoder::new().encode(&registry.gather(), &mut body).expect("encoded");
-    assert_eq!(put(&format!("{}/metrics/job/rust", gateway.url), &body).text(), "");
-    let text = gateway.scrape();
-    assert_eq!(sample(&text, "items_total{instance=\"\",job=\"rust\"}"), Some(5.0));
-    assert_eq!(sample(&text, "warm{instance=\"\",job=\"rust\"}"), Some(-3.0));
-    assert_eq!(
-        sample(&text, "latency_bucket{instance=\"\",job=\"rust\",path=\"/a\\\"b\",le=\"1\"}"),
-        Some(1.0),
-        "{text}"
-    );
 }

@@ -1,11 +1,11 @@
 #!/bin/sh
 # Fetches what the tests start: Prometheus, Pushgateway and node exporter as Debian packages, of this release and of the
-# newest one, unpacked beside the system's (nothing is started, nothing is replaced), and Python's client library.
+# newest one, unpacked beside the system's (nothing is started, nothing is replaced), and client libraries.
 # Everything goes to target/peers. Needs a Debian or Ubuntu with apt; asks for root only to refresh or install packages.
 set -eu
 cd "$(dirname "$0")/.."
 peers="$PWD/target/peers"
-done_mark="$peers/.done-6"
+done_mark="$peers/.done-7"
 [ -e "$done_mark" ] && exit 0
 
 as_root() { if [ "$(id -u)" = 0 ]; then "$@"; else sudo "$@"; fi; }
@@ -15,8 +15,13 @@ mkdir -p "$peers/download"
 echo "tests/setup.sh: fetching what the tests start" >&2
 as_root apt-get update -q >&2
 missing=
-for tool in curl:curl python3:python3 pip3:python3-pip strace:strace unshare:util-linux cc:gcc openssl:openssl faketime:faketime tinyproxy:tinyproxy-bin; do
+for tool in curl:curl python3:python3 pip3:python3-pip strace:strace unshare:util-linux cc:gcc openssl:openssl faketime:faketime tinyproxy:tinyproxy-bin \
+    node:nodejs npm:npm ruby:ruby pkg-config:pkg-config; do
     command -v "${tool%%:*}" >/dev/null || missing="$missing ${tool##*:}"
+done
+# The Ruby client as Debian has it, and what the Rust client's TLS is built with.
+for package in ruby-prometheus-client-mmap libssl-dev; do
+    dpkg -s "$package" >/dev/null 2>&1 || missing="$missing $package"
 done
 # shellcheck disable=SC2086
 [ -z "$missing" ] || as_root env DEBIAN_FRONTEND=noninteractive apt-get install -y -q --no-install-recommends $missing >&2
@@ -47,4 +52,7 @@ unpack "$peers/newest"
 rm -rf "$newest"
 
 python3 -m pip install --quiet --disable-pip-version-check --root-user-action=ignore --target "$peers/python" prometheus_client pyyaml >&2
+
+npm install --silent --no-audit --no-fund --no-save --prefix "$peers/node" prom-client@15 >&2
+cargo build --quiet --locked --release --manifest-path tests/clients/rust/Cargo.toml --target-dir "$peers/rust" >&2
 touch "$done_mark"
