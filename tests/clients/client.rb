@@ -1,4 +1,4 @@
-# Pushes every kind of metric with the Ruby client that Debian has; called with the gateway's URL and what to do.
+# Pushes metrics with the Ruby client that Debian has; called with the gateway's URL and what to do.
 require "prometheus/client"
 require "prometheus/client/push"
 
@@ -10,8 +10,7 @@ answer =
   when "push"
     registry.gauge(:temperature, "How warm it is.").set({ room: "kitchen\n\"" }, 21.5)
     registry.counter(:items_total, "How many.").increment({}, 3)
-    # What Debian has cannot write histograms when it pushes.
-    registry.summary(:size, "How large.").observe({}, 7)
+    # What Debian has cannot write histograms and summaries when it pushes.
     push.replace(registry)
   when "add"
     registry.gauge(:more, "What comes later.").set({}, 1)
