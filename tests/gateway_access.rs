@@ -319,3 +319,39 @@ fn sockets_of_systemd_are_listened_on() {
     });
     assert_eq!(put(&format!("{url}/metrics/job/x"), b"a 1\n").status, 200);
 }
+
+/// Who hangs up while waiting in the line of passwords loses the place in it.
+#[test]
+fn the_work_of_those_who_have_gone_is_not_done() {
+    use std::io::Write as _;
+    let directory = temporary_directory();
+    let config = directory.path().join("web.yml");
+    let hash = bcrypt::hash("pass word", 11).expect("a cost");
+    fs::write(&config, format!("basic_auth_users: {{jobs: '{hash}'}}\n")).expect("writable");
+    let gateway = gateway_behind(&config);
+    let (host, _) = http::split(&gateway.url);
+    let ask = |password: &str| {
+        let credentials = base64(&format!("jobs:{password}"));
+        let start = Instant::now();
+        let status = request(
+            "GET",
+            &format!("{}/-/healthy", gateway.url),
+            &[("Authorization", &format!("Basic {credentials}"))],
+            b"",
+        )
+        .status;
+        (status, start.elapsed())
+    };
+    let (status, one) = ask("wrong");
+    assert_eq!(status, 401);
+    for guess in 0..25 {
+        let mut stream = std::net::TcpStream::connect(host).expect("connected");
+        let credentials = base64(&format!("jobs:{guess}"));
+        let head =
+            format!("GET /-/healthy HTTP/1.1\r\nHost: x\r\nAuthorization: Basic {credentials}\r\n\r\n");
+        stream.write_all(head.as_bytes()).expect("sent");
+    }
+    let (status, waited) = ask("pass word");
+    assert_eq!(status, 200);
+    assert!(waited < one * 12, "{waited:?} where one takes {one:?}");
+}

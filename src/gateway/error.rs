@@ -70,6 +70,9 @@ pub(super) enum Failure {
     Forbidden(String),
     #[error("{}", store_text(.0))]
     Store(#[from] StoreError),
+    /// Nobody will read this.
+    #[error("the client hung up before its turn came")]
+    ClientGone,
     /// A task of ours has died.
     #[error("the answer could not be made, the gateway's log says more")]
     Internal,
@@ -137,7 +140,7 @@ impl Failure {
             | Self::GroupLabelsTooLarge(_) => StatusCode::PAYLOAD_TOO_LARGE,
             Self::TooMuch(_) => StatusCode::UNPROCESSABLE_ENTITY,
             Self::HeadersTooLarge(_) => StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE,
-            Self::BodyTooSlow => StatusCode::REQUEST_TIMEOUT,
+            Self::BodyTooSlow | Self::ClientGone => StatusCode::REQUEST_TIMEOUT,
             Self::TooOften | Self::TooManyPasswords | Self::Store(StoreError::TooManyGroups(_)) => {
                 StatusCode::TOO_MANY_REQUESTS
             }

@@ -5,12 +5,14 @@ use std::io;
 use std::net::SocketAddr;
 use std::os::unix::fs::FileTypeExt as _;
 use std::path::Path;
+use std::sync::Arc;
 
 use listenfd::ListenFd;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpListener, TcpSocket, UnixListener, lookup_host};
 use tokio_vsock::{VMADDR_CID_ANY, VsockAddr, VsockListener};
 
+use super::peer::{Peer, Shared};
 use crate::config::{Address, Listen};
 
 /// Connections that wait in the kernel to be accepted: cron jobs of many machines begin in the same second.
@@ -72,17 +74,19 @@ impl Listener {
         }
     }
 
-    /// The next connection.
-    pub(super) async fn accept(&self) -> io::Result<Box<dyn Stream>> {
+    /// The next connection, and who is at its other end.
+    pub(super) async fn accept(&self) -> io::Result<(Box<dyn Stream>, Peer)> {
         match self {
             Self::Tcp(listener) => {
                 let (stream, _) = listener.accept().await?;
                 // Without it an answer may wait for the acknowledgement of the one before.
                 let _ = stream.set_nodelay(true);
-                Ok(Box::new(stream))
+                let stream = Arc::new(stream);
+                let peer = Peer::of(&stream);
+                Ok((Box::new(Shared(stream)), peer))
             }
-            Self::Unix(listener) => Ok(Box::new(listener.accept().await?.0)),
-            Self::Vsock(listener) => Ok(Box::new(listener.accept().await?.0)),
+            Self::Unix(listener) => Ok((Box::new(listener.accept().await?.0), Peer::default())),
+            Self::Vsock(listener) => Ok((Box::new(listener.accept().await?.0), Peer::default())),
         }
     }
 }

@@ -6,6 +6,7 @@ use std::time::Duration;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
 
 use super::error::Failure;
+use super::peer::Peer;
 
 /// How long a body waits for room before its push is refused.
 const ROOM_WAIT_MAX: Duration = Duration::from_secs(5);
@@ -69,12 +70,21 @@ impl Heavy {
         Self(Arc::new(Semaphore::new(at_a_time)))
     }
 
-    /// Does it. What nobody waits for any more when its turn comes is not done.
+    /// Does it, unless whom it is for has hung up while waiting for its turn.
     pub(super) async fn run<T: Send + 'static>(
         &self,
+        peer: &Peer,
         work: impl FnOnce() -> T + Send + 'static,
     ) -> Result<T, Failure> {
-        let permit = self.0.clone().acquire_owned().await.map_err(|_| Failure::Internal)?;
+        let permit = if let Ok(permit) = self.0.clone().try_acquire_owned() {
+            permit
+        } else {
+            let permit = self.0.clone().acquire_owned().await.map_err(|_| Failure::Internal)?;
+            if peer.has_hung_up() {
+                return Err(Failure::ClientGone);
+            }
+            permit
+        };
         let work = move || {
             let done = work();
             drop(permit);

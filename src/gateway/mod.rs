@@ -11,6 +11,7 @@ mod handlers;
 pub mod listen;
 mod load;
 pub mod negotiate;
+mod peer;
 pub mod route;
 mod server;
 mod summary;
@@ -99,7 +100,7 @@ pub fn run(config: GatewayConfig) -> Result<(), GatewayError> {
             info!(address = %listener, "listening");
         }
         if let Some(file) = &config.persistence_file {
-            warn!(file = %file.display(), "--persistence.file is not used yet");
+            warn!(file = %file.display(), "--persistence.file is accepted, and nothing is written to it");
         }
         warn!("pushed metrics are kept in memory only and are lost when the gateway ends");
         serve(config, access, listeners, shutdown).await;

@@ -24,6 +24,7 @@ use super::error::Failure;
 use super::handlers::{Answer, admin, api_v1, empty, page, push, scrape};
 use super::listen::{Listener, Stream};
 pub(super) use super::load::{Bodies, Heavy, HeldBytes, InFlight};
+use super::peer::Peer;
 use super::route::{Layout, Route, route};
 use super::telemetry::Telemetry;
 use crate::config::{Consistency, Limits};
@@ -88,8 +89,8 @@ pub(super) async fn run(listeners: Vec<Listener>, shared: Arc<Shared>, shutdown:
         tokio::select! {
             () = &mut shutdown => break,
             () = shared.quit.notified() => break,
-            Some((stream, place)) = accepted.recv() => {
-                tokio::spawn(connection(shared.clone(), stream, place, graceful.watcher()));
+            Some((client, place)) = accepted.recv() => {
+                tokio::spawn(connection(shared.clone(), client, place, graceful.watcher()));
             }
         }
     }
@@ -109,12 +110,9 @@ pub(super) async fn run(listeners: Vec<Listener>, shared: Arc<Shared>, shutdown:
 }
 
 type Place = OwnedSemaphorePermit;
+type Client = (Box<dyn Stream>, Peer);
 
-async fn accept(
-    listener: Listener,
-    places: Arc<Semaphore>,
-    connections: mpsc::Sender<(Box<dyn Stream>, Place)>,
-) {
+async fn accept(listener: Listener, places: Arc<Semaphore>, connections: mpsc::Sender<(Client, Place)>) {
     loop {
         let Ok(place) = places.clone().acquire_owned().await else { return };
         let accepted = tokio::select! {
@@ -122,8 +120,8 @@ async fn accept(
             () = connections.closed() => return,
         };
         match accepted {
-            Ok(stream) => {
-                if connections.send((stream, place)).await.is_err() {
+            Ok(client) => {
+                if connections.send((client, place)).await.is_err() {
                     return;
                 }
             }
@@ -136,7 +134,8 @@ async fn accept(
 }
 
 /// Serves the requests of one connection, behind TLS where that is configured.
-async fn connection(shared: Arc<Shared>, stream: Box<dyn Stream>, place: Place, watcher: Watcher) {
+async fn connection(shared: Arc<Shared>, client: Client, place: Place, watcher: Watcher) {
+    let (stream, peer) = client;
     let tls = shared.access.as_ref().and_then(|access| access.rules().tls().cloned());
     let stream: Box<dyn Stream> = match tls {
         None => stream,
@@ -151,8 +150,8 @@ async fn connection(shared: Arc<Shared>, stream: Box<dyn Stream>, place: Place, 
     let header_bytes = shared.limits.header_bytes;
     let idle_time = shared.limits.idle_time;
     let service = service_fn(move |request| {
-        let shared = shared.clone();
-        async move { Ok::<_, Infallible>(serve(&shared, request).await) }
+        let (shared, peer) = (shared.clone(), peer.clone());
+        async move { Ok::<_, Infallible>(serve(&shared, &peer, request).await) }
     });
     let connection = http1::Builder::new()
         // A client that has sent all may close its side and still wait for the answer.
@@ -169,13 +168,13 @@ async fn connection(shared: Arc<Shared>, stream: Box<dyn Stream>, place: Place, 
 }
 
 /// Answers one request, whatever it is, and counts it.
-async fn serve(shared: &Shared, request: Request<Incoming>) -> Response<Full<Bytes>> {
+async fn serve(shared: &Shared, peer: &Peer, request: Request<Incoming>) -> Response<Full<Bytes>> {
     let start = Instant::now();
     let _served = shared.in_flight.enter();
     let method = request.method().clone();
     let bytes = approximate_bytes(&request, shared.limits.body_bytes);
     let rules = shared.access.as_ref().map(Access::rules);
-    let (handler, result) = handle(shared, rules.as_deref(), request).await;
+    let (handler, result) = handle(shared, rules.as_deref(), peer, request).await;
     let mut answer = result.unwrap_or_else(|failure| {
         log(&failure);
         failure.answer(&method)
@@ -229,6 +228,7 @@ fn scope(route: &Route) -> Option<Scope> {
 async fn handle(
     shared: &Shared,
     rules: Option<&Rules>,
+    peer: &Peer,
     request: Request<Incoming>,
 ) -> (Option<&'static str>, Result<Answer, Failure>) {
     if request.version() == Version::HTTP_11 && !request.headers().contains_key(HOST) {
@@ -239,7 +239,7 @@ async fn handle(
         return (None, Err(Failure::HeadersTooLarge(shared.limits.header_bytes)));
     }
     let identity = match (&shared.access, rules) {
-        (Some(access), Some(rules)) => access.identify(rules, request.headers()).await,
+        (Some(access), Some(rules)) => access.identify(rules, request.headers(), peer).await,
         _ => Ok(Identity::Anybody),
     };
     let identity = match identity {
@@ -248,7 +248,7 @@ async fn handle(
     };
     let (path, query) = (request.uri().path(), request.uri().query());
     match route(request.method(), path, query, &shared.layout) {
-        Ok(route) => (handler_name(&route), answer(shared, &identity, route, request).await),
+        Ok(route) => (handler_name(&route), answer(shared, &identity, route, peer, request).await),
         Err(misroute) => (None, Err(Failure::Misroute(misroute))),
     }
 }
@@ -257,6 +257,7 @@ async fn answer(
     shared: &Shared,
     identity: &Identity,
     route: Route,
+    peer: &Peer,
     request: Request<Incoming>,
 ) -> Result<Answer, Failure> {
     // Whoever asks how the gateway is wants to know that most when it is busy.
@@ -273,18 +274,18 @@ async fn answer(
     match route {
         Route::Push { key, mode } => {
             let (head, body) = request.into_parts();
-            push::push(shared, key?, mode, &head.headers, body).await
+            push::push(shared, key?, mode, &head.headers, body, peer).await
         }
         Route::Delete { key } => push::delete(&shared.store, key?).await,
         Route::Scrape => {
             let snapshot = visible(shared, identity);
             let own = shared.telemetry.gather(&snapshot);
-            scrape::scrape(snapshot, own, request.headers(), shared.open_metrics, &shared.heavy).await
+            scrape::scrape(snapshot, own, request.headers(), shared.open_metrics, &shared.heavy, peer).await
         }
-        Route::Page => page::page(shared, visible(shared, identity), request.uri().query()).await,
+        Route::Page => page::page(shared, visible(shared, identity), request.uri().query(), peer).await,
         Route::Asset(name) => page::asset(&name),
         Route::ApiStatus => Ok(api_v1::status(&shared.about)),
-        Route::ApiMetrics => api_v1::metrics(visible(shared, identity), &shared.heavy).await,
+        Route::ApiMetrics => api_v1::metrics(visible(shared, identity), &shared.heavy, peer).await,
         Route::ApiOptions => Ok(api_v1::options()),
         Route::Wipe => admin::wipe(&shared.store).await,
         Route::Healthy | Route::Ready => Ok(admin::health(&shared.store)),

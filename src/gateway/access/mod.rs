@@ -21,6 +21,7 @@ use tokio_rustls::TlsAcceptor;
 use tracing::{error, info};
 
 use super::error::Failure;
+use super::peer::Peer;
 use crate::grouping::GroupingKey;
 use file::WebConfig;
 use passwords::Passwords;
@@ -136,7 +137,12 @@ impl Access {
     ///
     /// # Errors
     /// Where it is nobody's that is known, or too many have asked.
-    pub(super) async fn identify(&self, rules: &Rules, headers: &HeaderMap) -> Result<Identity, Failure> {
+    pub(super) async fn identify(
+        &self,
+        rules: &Rules,
+        headers: &HeaderMap,
+        peer: &Peer,
+    ) -> Result<Identity, Failure> {
         if rules.rate.as_ref().is_some_and(|rate| rate.check().is_err()) {
             return Err(Failure::TooOften);
         }
@@ -149,7 +155,7 @@ impl Access {
         match scheme.to_ascii_lowercase().as_str() {
             "basic" if !rules.users.is_empty() => {
                 let (user, password) = user_and_password(credentials).ok_or_else(unauthorized)?;
-                let is_right = self.passwords.check(&rules.users, user, password).await?;
+                let is_right = self.passwords.check(&rules.users, user, password, peer).await?;
                 if is_right { Ok(Identity::Anybody) } else { Err(unauthorized()) }
             }
             "bearer" => rules.tokens.find(credentials.trim()).map(Identity::Token).ok_or_else(unauthorized),

@@ -11,6 +11,7 @@ use ring::rand::{SecureRandom as _, SystemRandom};
 use tokio::sync::Semaphore;
 
 use crate::gateway::error::Failure;
+use crate::gateway::peer::Peer;
 
 /// Passwords that may wait to be checked.
 const QUEUE_LEN_MAX: usize = 32;
@@ -87,7 +88,13 @@ impl Passwords {
     ///
     /// # Errors
     /// Where too many are waiting already.
-    pub(super) async fn check(&self, users: &Users, user: String, password: String) -> Result<bool, Failure> {
+    pub(super) async fn check(
+        &self,
+        users: &Users,
+        user: String,
+        password: String,
+        peer: &Peer,
+    ) -> Result<bool, Failure> {
         let hash = users.hashes.get(&user);
         let is_known = hash.is_some();
         let hash = hash.unwrap_or(&users.nobody).clone();
@@ -97,6 +104,9 @@ impl Passwords {
         }
         let _place = self.queue.clone().try_acquire_owned().map_err(|_| Failure::TooManyPasswords)?;
         let turn = self.turn.clone().acquire_owned().await.map_err(|_| Failure::Internal)?;
+        if peer.has_hung_up() {
+            return Err(Failure::ClientGone);
+        }
         // Somebody before us may have asked the same.
         if let Some(is_right) = self.recall(&digest) {
             return Ok(is_right);
@@ -151,7 +161,8 @@ mod tests {
             [("alice", "secret", true), ("alice", "Secret", false), ("bob", "secret", false), ("", "", false)]
         {
             for _ in 0..2 {
-                let is_right = passwords.check(&users, user.to_owned(), password.to_owned()).await;
+                let is_right =
+                    passwords.check(&users, user.to_owned(), password.to_owned(), &Peer::default()).await;
                 assert_eq!(is_right.ok(), Some(expected), "{user} {password}");
             }
         }

@@ -14,6 +14,7 @@ use crate::exposition::native::NativeBucket;
 use crate::exposition::text::go::format_signed_float;
 use crate::exposition::{Labels, Metric, MetricFamily, MetricType, Value};
 use crate::gateway::error::Failure;
+use crate::gateway::peer::Peer;
 use crate::gateway::server::{About, Heavy};
 use crate::store::group::{PUSH_FAILURE_TIME, PUSH_TIME};
 use crate::store::{Group, Snapshot, UnixNanos};
@@ -41,9 +42,13 @@ pub(in crate::gateway) fn status(about: &About) -> Answer {
 }
 
 /// All groups with their metrics, ordered by their keys.
-pub(in crate::gateway) async fn metrics(snapshot: Arc<Snapshot>, heavy: &Heavy) -> Result<Answer, Failure> {
+pub(in crate::gateway) async fn metrics(
+    snapshot: Arc<Snapshot>,
+    heavy: &Heavy,
+    peer: &Peer,
+) -> Result<Answer, Failure> {
     heavy
-        .run(move || {
+        .run(peer, move || {
             let groups: Vec<_> = snapshot.groups.values().map(|group| group_json(group)).collect();
             json(&groups)
         })

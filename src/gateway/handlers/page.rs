@@ -8,11 +8,14 @@ use maud::{DOCTYPE, Markup, html};
 
 use super::api_v1::rfc3339;
 use super::{Answer, HTML, answer};
+use crate::exposition::check::INSTANCE_LABEL;
 use crate::exposition::family::{Histogram, Summary};
 use crate::exposition::{Metric, MetricFamily, MetricType, Value};
 use crate::gateway::error::Failure;
+use crate::gateway::peer::Peer;
 use crate::gateway::route::Misroute;
 use crate::gateway::server::{About, Shared};
+use crate::grouping::JOB_LABEL;
 use crate::store::group::{PUSH_FAILURE_TIME, PUSH_TIME};
 use crate::store::{Group, Snapshot, UnixNanos};
 
@@ -38,13 +41,19 @@ pub(in crate::gateway) async fn page(
     shared: &Shared,
     snapshot: Arc<Snapshot>,
     query: Option<&str>,
+    peer: &Peer,
 ) -> Result<Answer, Failure> {
     let wanted =
         query.into_iter().flat_map(|query| query.split('&')).find_map(|pair| pair.strip_prefix("page="));
     let number = wanted.and_then(|number| number.parse().ok()).unwrap_or(1);
     let about = [
         vec![("Started", rfc3339(shared.about.start))],
-        About::build().into_iter().map(|(name, value)| (name, value.to_owned())).collect(),
+        // What a Go program would have more to say about.
+        About::build()
+            .into_iter()
+            .filter(|(_, value)| !value.is_empty())
+            .map(|(name, value)| (name, value.to_owned()))
+            .collect(),
     ]
     .concat();
     let view = View {
@@ -55,7 +64,7 @@ pub(in crate::gateway) async fn page(
         flags: shared.about.flags.iter().map(|(name, value)| (*name, value.clone())).collect(),
         number,
     };
-    let html = shared.heavy.run(move || view.html(&snapshot).into_string()).await?;
+    let html = shared.heavy.run(peer, move || view.html(&snapshot).into_string()).await?;
     Ok(answer(StatusCode::OK, HTML, html))
 }
 
@@ -126,8 +135,8 @@ fn group(group: &Group) -> Markup {
     html! {
         details .group {
             summary {
-                @for (name, value) in group.key.labels().iter() {
-                    span .label.(if name == "job" || name == "instance" { "main" } else { "other" }) { (name) "=\"" (value) "\"" }
+                @for (name, value) in labels_in_order(group) {
+                    span .label.(if name == JOB_LABEL || name == INSTANCE_LABEL { "main" } else { "other" }) { (name) "=\"" (value) "\"" }
                 }
                 @if failed { span .failed { "Last push failed!" } }
                 span .when { "last pushed: " (if group.has_succeeded() { rfc3339(group.succeeded_at) } else { "never".to_owned() }) }
@@ -139,6 +148,17 @@ fn group(group: &Group) -> Markup {
             }
         }
     }
+}
+
+/// The job comes first, then the instance.
+fn labels_in_order(group: &Group) -> Vec<(&str, &str)> {
+    let mut labels: Vec<_> = group.key.labels().iter().collect();
+    labels.sort_by_key(|(name, _)| match *name {
+        JOB_LABEL => 0,
+        INSTANCE_LABEL => 1,
+        _ => 2,
+    });
+    labels
 }
 
 fn rows(rows: &[(&'static str, String)]) -> Markup {

@@ -15,6 +15,7 @@ use crate::exposition::{MetricFamily, Rules, Validation, protobuf, text};
 use crate::gateway::encoding::Encoding;
 use crate::gateway::error::Failure;
 use crate::gateway::now;
+use crate::gateway::peer::Peer;
 use crate::gateway::server::{Heavy, HeldBytes, Shared};
 use crate::grouping::GroupingKey;
 use crate::store::{Change, Push, PushMode, Store, StoreError, UnixNanos};
@@ -31,6 +32,7 @@ pub(in crate::gateway) async fn push(
     mode: PushMode,
     headers: &HeaderMap,
     body: Incoming,
+    peer: &Peer,
 ) -> Result<Answer, Failure> {
     let reading = Reading {
         encoding: Encoding::of(headers),
@@ -41,7 +43,7 @@ pub(in crate::gateway) async fn push(
     let mut held = shared.bodies.hold();
     let body = read(body, &shared.limits, &mut held).await?;
     let at = now();
-    let prepared = prepare(reading, body, key.clone(), mode, at, &shared.heavy).await;
+    let prepared = prepare(reading, body, key.clone(), mode, at, (&shared.heavy, peer)).await;
     match prepared.map_err(Failure::inconsistent) {
         Ok(push) => shared.store.submit(Change::Push(push)).await?,
         Err(Ok(fault)) => {
@@ -154,7 +156,7 @@ async fn prepare(
     key: GroupingKey,
     mode: PushMode,
     at: UnixNanos,
-    heavy: &Heavy,
+    (heavy, peer): (&Heavy, &Peer),
 ) -> Result<Push, Failure> {
     let inline = match reading.encoding {
         Encoding::Identity => INLINE_BODY_BYTES_MAX,
@@ -163,5 +165,5 @@ async fn prepare(
     if body.len() <= inline {
         return reading.push(body, key, mode, at);
     }
-    heavy.run(move || reading.push(body, key, mode, at)).await?
+    heavy.run(peer, move || reading.push(body, key, mode, at)).await?
 }

@@ -11,6 +11,7 @@ use super::{Answer, TEXT, answer};
 use crate::exposition::{Format, MetricFamily};
 use crate::gateway::error::Failure;
 use crate::gateway::negotiate::{self, Compression};
+use crate::gateway::peer::Peer;
 use crate::gateway::server::Heavy;
 use crate::store::Snapshot;
 use crate::store::expose::expose;
@@ -22,10 +23,11 @@ pub(in crate::gateway) async fn scrape(
     headers: &HeaderMap,
     open_metrics: bool,
     heavy: &Heavy,
+    peer: &Peer,
 ) -> Result<Answer, Failure> {
     let format = negotiate::format(headers, open_metrics);
     let compression = negotiate::compression(headers);
-    let body = heavy.run(move || render(&snapshot, &own, format, compression)).await?;
+    let body = heavy.run(peer, move || render(&snapshot, &own, format, compression)).await?;
     let mut answer = answer(StatusCode::OK, TEXT, body);
     let headers = answer.headers_mut();
     headers.insert(CONTENT_TYPE, HeaderValue::try_from(format.content_type()).expect("it is ASCII"));
