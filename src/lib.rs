@@ -32,8 +32,9 @@
 //!
 //! * A run: command → `spawn` → child; FIFO → `fifo` → `collect` → families; ended → `reap` → outcome → `report` →
 //!   `deliver::courier` → a `lane` for each push gateway, else the `spool`; and the textfile → exit code.
-//! * A push: bytes → `gateway::route` → `exposition` → `store::writer`: check → apply → publish → 200.
-//! * A scrape: `store::Snapshot` → `store::expose` → socket.
+//! * A push: `gateway::listen` → `gateway::access` (who is it?) → [`gateway::route`] (what for?) → [`gateway::encoding`] →
+//!   [`exposition`] → `store::writer`: check → apply → publish → 200.
+//! * A scrape: `store::Snapshot` → [`gateway::negotiate`] → `store::expose` → socket.
 //!
 //! # Invariants
 //!
@@ -51,8 +52,9 @@
 //! # Where to change what
 //!
 //! To forward one more signal, or one less: `supervise::state::Run::pass_on`. To limit what a stranger can send:
-//! [`gateway::limits`]. To add a metric of a run: `supervise::report`. To add an option: [`cli::RUN_OPTIONS`], then
-//! [`config::run_config`]. To change what a run does when: [`supervise::state`]. To change an answer of the gateway: `gateway::error`.
+//! [`config::Limits`]. To add a metric of a run: `supervise::report`. To add an option: [`cli::RUN_OPTIONS`], then
+//! [`config::run_config`]. To change what a run does when: [`supervise::state`]. To change an answer of the gateway: `gateway::error`. To add
+//! a flag of the gateway: [`cli::GATEWAY_FLAGS`], then [`config::gateway_config`].
 //!
 //! # Modules, in reading order
 //!
