@@ -11,7 +11,10 @@ use base64::alphabet::URL_SAFE;
 use base64::engine::{DecodePaddingMode, GeneralPurpose, GeneralPurposeConfig};
 use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
 
-use crate::exposition::labels::{Labels, RESERVED_PREFIX, Validation, unescape_values};
+use crate::exposition::check::INSTANCE_LABEL;
+use crate::exposition::labels::{
+    Escaping, Labels, METRIC_NAME_LABEL, RESERVED_PREFIX, Validation, label_renderings, unescape_values,
+};
 use crate::exposition::text::go::quote;
 
 /// The label that every grouping key has.
@@ -83,6 +86,7 @@ impl GroupingKey {
             job.to_vec()
         };
         let labels = split_labels(rest, validation)?;
+        tell_apart(&labels)?;
         if job.is_empty() {
             return Err(GroupingError::NoJob);
         }
@@ -126,11 +130,12 @@ impl fmt::Debug for GroupingKey {
     }
 }
 
+/// A name that a path cannot hold as it is can be held only by servers that unescape names.
 fn push_pair(path: &mut String, name: &str, value: &str) {
     // An empty segment would be cleaned away, and so would dots; a slash would split.
     let plain = !value.is_empty() && !value.contains('/') && value != "." && value != "..";
     if plain {
-        path.extend(["/", &utf8_percent_encode(name, SEGMENT).to_string(), "/"]);
+        path.extend(["/", &Escaping::Values.escape_label(name), "/"]);
         path.extend(utf8_percent_encode(value, SEGMENT));
     } else {
         push_base64(path, name, value);
@@ -138,7 +143,7 @@ fn push_pair(path: &mut String, name: &str, value: &str) {
 }
 
 fn push_base64(path: &mut String, name: &str, value: &str) {
-    path.extend(["/", &utf8_percent_encode(name, SEGMENT).to_string(), BASE64_SUFFIX, "/"]);
+    path.extend(["/", &Escaping::Values.escape_label(name), BASE64_SUFFIX, "/"]);
     // `=` alone stands for the empty value.
     let encoded = BASE64.encode(value);
     path.push_str(if encoded.is_empty() { "=" } else { &encoded });
@@ -186,6 +191,23 @@ fn label_name(name: &[u8], validation: Validation) -> Result<String, GroupingErr
         return Err(improper());
     }
     Ok(plain.into_owned())
+}
+
+/// Two names that are written alike for some reader would be one to it, in the group's push times too.
+fn tell_apart(labels: &[(String, String)]) -> Result<(), GroupingError> {
+    let mut written: BTreeMap<_, &str> = BTreeMap::new();
+    for (name, _) in labels {
+        for rendering in label_renderings(name) {
+            let improper = rendering == METRIC_NAME_LABEL
+                || (rendering == JOB_LABEL && name != JOB_LABEL)
+                || (rendering == INSTANCE_LABEL && name != INSTANCE_LABEL)
+                || *written.entry(rendering).or_insert(name) != name;
+            if improper {
+                return Err(GroupingError::ImproperName(name.clone().into_bytes()));
+            }
+        }
+    }
+    Ok(())
 }
 
 fn into_text(name: &str, value: Vec<u8>) -> Result<String, GroupingError> {
@@ -296,6 +318,16 @@ mod tests {
             ("/job/x/a%20b/1", [("a b", "1"), ("job", "x")]),
         ] {
             assert_eq!(read(path, utf8), Ok(key(&labels)), "{path}");
+        }
+        for path in ["/job/x/a.b/1/a_b/2", "/job/x/..name../1", "/job/x/%00/1"] {
+            assert!(
+                matches!(read(path, utf8), Err(text) if text.starts_with("improper label name")),
+                "{path}"
+            );
+        }
+        for names in [[".", ".."], ["a/b", "ü"]] {
+            let key = GroupingKey::new("x", names.map(|name| (name, "1")));
+            assert_eq!(read(&key.to_path(), utf8), Ok(key));
         }
         assert_eq!(read("/job/x/U__job/b", utf8), Ok(key(&[("job", "x")])));
         assert_eq!(read("/job/x/U__/b", utf8), Err(r#"improper label name "U__""#.to_owned()));

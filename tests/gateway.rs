@@ -308,6 +308,8 @@ fn names_that_render_alike_do_not_meet() {
         ("push.failure_time_seconds", "x", 400),
         ("process.open_fds", "x", 400),
         ("", "x", 400),
+        ("a\0b", "x", 400),
+        ("a", "x\0y", 400),
         ("my.metric", "x.y", 200),
     ] {
         assert_eq!(push("x", &gauge(family, &[(label, "1")])), status, "{family} {label}");

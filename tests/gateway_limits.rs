@@ -149,6 +149,29 @@ fn a_client_that_does_not_read_is_cut_off() {
     assert!(all.len() < 14_000_000, "{}", all.len());
 }
 
+/// Answers that nobody reads are held only up to a limit; who comes then is told to come again.
+#[test]
+fn readers_that_do_not_read_are_few() {
+    let gateway = gateway_with(&["--limit.requests-size=32MiB", "--limit.push-series=1000000"]);
+    // Each answer counts as a quarter of what may be held, and is more than the kernel takes.
+    let body: String = (0..400_000).map(|i| format!("a{{x=\"{i}\"}} 1\n")).collect();
+    assert_eq!(put(&format!("{}/metrics/job/x", gateway.url), body.as_bytes()).status, 200);
+    let (host, _) = http::split(&gateway.url);
+    let mut readers: Vec<_> = (0..8)
+        .map(|_| {
+            let mut stream = TcpStream::connect(host).expect("connected");
+            stream.write_all(b"GET /metrics HTTP/1.1\r\nHost: x\r\n\r\n").expect("sent");
+            stream
+        })
+        .collect();
+    let answers: Vec<_> = readers.iter_mut().map(answer_on).collect();
+    let refused =
+        |answer: &&String| answer.starts_with("HTTP/1.1 503 ") && answer.contains("--limit.requests-size");
+    assert_eq!(answers.iter().filter(refused).count(), 4, "{answers:?}");
+    drop(readers);
+    wait_for("room", || (get(&format!("{}/metrics", gateway.url)).status == 200).then_some(()));
+}
+
 /// The costliest bodies there are, each as large as a body may be: what they make the gateway hold is bounded by eight times
 /// that, whether they are accepted or not.
 #[test]

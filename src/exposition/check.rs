@@ -33,6 +33,8 @@ pub enum Inconsistent {
     NameNotUtf8 { bytes: Vec<u8> },
     #[error("collected metric family has no name")]
     NoName,
+    #[error("collected metric family has a name with a NUL in it: {}", quote(.family.as_bytes()))]
+    NameWithNul { family: String },
     #[error("collected metric {} has a help text that is not utf8: {}", quote(.family.as_bytes()), quote(.bytes))]
     HelpNotUtf8 { family: String, bytes: Vec<u8> },
     #[error("collected metric {} has an unknown type: {number}", quote(.family.as_bytes()))]
@@ -283,6 +285,9 @@ impl<'a, E: Exposed> Check<'a, E> {
     fn name_and_type(&mut self, family: &'a MetricFamily) -> Result<(), Inconsistent> {
         if family.name.is_empty() {
             return Err(Inconsistent::NoName);
+        }
+        if !Validation::Utf8.is_metric_name(&family.name) {
+            return Err(Inconsistent::NameWithNul { family: family.name.clone() });
         }
         for escaped in renderings(&family.name) {
             self.name_as(family, &escaped)?;

@@ -83,7 +83,10 @@ impl Format {
         let name = self.escaping.escape(family.name);
         let base =
             name.strip_suffix("_total").filter(|_| family.kind == MetricType::Counter).unwrap_or(&name);
-        let ends = |unit: &&str| base.strip_suffix(unit).is_some_and(|rest| rest.ends_with('_'));
+        let ends = |unit: &&str| {
+            unit.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'_')
+                && base.strip_suffix(unit).is_some_and(|rest| rest.ends_with('_'))
+        };
         family.unit = family.unit.filter(ends);
         let family = &family;
         match self.syntax {

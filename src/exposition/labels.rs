@@ -14,7 +14,7 @@ pub enum Validation {
     /// `[a-zA-Z_:][a-zA-Z0-9_:]*` for metrics, the same without the colon for labels.
     #[default]
     Legacy,
-    /// Every non-empty UTF-8 string (Prometheus 3).
+    /// Every non-empty UTF-8 string (Prometheus 3) without NUL.
     Utf8,
 }
 
@@ -23,7 +23,7 @@ impl Validation {
     pub fn is_metric_name(self, name: &str) -> bool {
         match self {
             Self::Legacy => is_legacy_name(name, true),
-            Self::Utf8 => !name.is_empty(),
+            Self::Utf8 => is_utf8_name(name),
         }
     }
 
@@ -31,9 +31,14 @@ impl Validation {
     pub fn is_label_name(self, name: &str) -> bool {
         match self {
             Self::Legacy => is_legacy_name(name, false),
-            Self::Utf8 => !name.is_empty(),
+            Self::Utf8 => is_utf8_name(name),
         }
     }
+}
+
+/// Prometheus' reader of text ends at a NUL in a name, and with it the scrape.
+fn is_utf8_name(name: &str) -> bool {
+    !name.is_empty() && !name.contains('\0')
 }
 
 fn is_legacy_name(name: &str, colon: bool) -> bool {

@@ -60,6 +60,8 @@ pub fn decode(mut body: &[u8], limits: &Limits) -> Result<Vec<MetricFamily>, Dec
         let next = families.len();
         match *places.entry(name).or_insert(next) {
             at if at < next => families[at] = family,
+            // A family costs something before it has a metric.
+            _ if next >= limits.samples => return Err(Exceeded::Samples.into()),
             _ => families.push(family),
         }
     }

@@ -13,7 +13,7 @@ const ROOM_WAIT_MAX: Duration = Duration::from_secs(5);
 /// The unit in which bytes of bodies are counted.
 const BYTES_A_PERMIT: usize = 1024;
 
-/// The bytes of bodies that are held.
+/// The bytes of bodies that are held, pushed ones and answers.
 #[derive(Clone)]
 pub(super) struct Bodies {
     permits: Arc<Semaphore>,
@@ -40,6 +40,12 @@ pub(super) struct HeldBytes {
 }
 
 impl HeldBytes {
+    /// Counts an answer that waits to be read; one that is larger than a quarter of all counts as that quarter, so that it
+    /// can be answered at all.
+    pub(super) async fn grow_up_to_a_quarter(&mut self, bytes: usize) -> Result<(), Failure> {
+        self.grow(bytes.min(self.bodies.bytes_max / 4)).await
+    }
+
     /// Counts more bytes, which have arrived; waits for room, but not for long.
     pub(super) async fn grow(&mut self, bytes: usize) -> Result<(), Failure> {
         self.bytes += bytes;

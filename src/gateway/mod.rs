@@ -93,7 +93,7 @@ pub fn run(config: GatewayConfig) -> Result<(), GatewayError> {
     allow_descriptors(config.limits.connections);
     let access = config.web_config.as_deref().map(Access::load).transpose()?;
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
-    runtime.block_on(async {
+    let result = runtime.block_on(async {
         let shutdown = shutdown_signal()?;
         let listeners = Listener::all(&config.listen).await?;
         for listener in &listeners {
@@ -105,7 +105,10 @@ pub fn run(config: GatewayConfig) -> Result<(), GatewayError> {
         warn!("pushed metrics are kept in memory only and are lost when the gateway ends");
         serve(config, access, listeners, shutdown).await;
         Ok(())
-    })
+    });
+    // What is still being read or rendered is for nobody any more.
+    runtime.shutdown_background();
+    result
 }
 
 /// Raises the limit of open descriptors as far as the connections need it and it may be raised.

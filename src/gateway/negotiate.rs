@@ -33,7 +33,7 @@ impl Compression {
 /// wherever it stands before that. Everybody who asks for nothing known gets text.
 pub fn format(headers: &HeaderMap, open_metrics: bool) -> Format {
     let mut escaping = Escaping::Underscores;
-    for media_type in weighed(headers, &ACCEPT).into_iter().filter_map(|clause| clause.parse::<Mime>().ok()) {
+    for media_type in weighed(headers, &ACCEPT).iter().filter_map(|clause| media_type(clause)) {
         let parameter = |name: &str| media_type.get_param(name).map(|value| value.as_str().to_owned());
         escaping = parameter("escaping").and_then(|name| Escaping::from_parameter(&name)).unwrap_or(escaping);
         let version = parameter("version");
@@ -63,6 +63,11 @@ pub fn format(headers: &HeaderMap, open_metrics: bool) -> Format {
         }
     }
     Format { syntax: Syntax::Text, escaping }
+}
+
+/// Reads a media type; blanks around its parameters mean nothing (RFC 9110, section 5.6.6).
+pub fn media_type(text: &str) -> Option<Mime> {
+    text.split(';').map(str::trim).collect::<Vec<_>>().join(";").parse().ok()
 }
 
 /// The compression that is asked for (RFC 9110, section 12.5.3); of two with one weight zstd, which is faster and smaller.
@@ -132,6 +137,7 @@ mod tests {
             ("text/plain;version=0.0.4", text, "underscores"),
             ("text/plain;version=1.0.0;escaping=allow-utf-8", text, "allow-utf-8"),
             ("text/plain;escaping=dots", text, "dots"),
+            ("text/plain ; escaping=dots ; q=0.5", text, "dots"),
             ("text/plain;escaping=values", text, "values"),
             ("text/plain;escaping=nonsense", text, "underscores"),
             ("application/openmetrics-text;version=1.0.0", text, "underscores"),

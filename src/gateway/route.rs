@@ -357,8 +357,13 @@ const PATH: &AsciiSet = &CONTROLS
     .add(b'<')
     .add(b'>')
     .add(b'?')
+    .add(b'[')
+    .add(b'\\')
+    .add(b']')
+    .add(b'^')
     .add(b'`')
     .add(b'{')
+    .add(b'|')
     .add(b'}');
 
 fn redirect(permanent: bool, path: &[u8], query: Option<&str>) -> Misroute {
@@ -416,6 +421,7 @@ mod tests {
             (Method::PUT, "/metrics/job/..", moved(true, "/metrics")),
             (Method::PUT, "/metrics/job/%2e%2e", moved(true, "/metrics")),
             (Method::PUT, "/metrics/job//a%20%25", moved(true, "/metrics/job/a%20%25")),
+            (Method::GET, "/.//%5Cevil.example", moved(true, "/%5Cevil.example")),
             (Method::PUT, "/metrics/job/%zz", Err(Misroute::BadPath)),
             (Method::PUT, "/metrics/job/a%2", Err(Misroute::BadPath)),
         ] {

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
-use http_body_util::Full;
+use http_body_util::{BodyExt as _, Full};
 use hyper::body::{Body as _, Incoming};
 use hyper::header::{ALLOW, HOST, HeaderValue};
 use hyper::server::conn::http1;
@@ -23,7 +23,7 @@ use super::access::{Access, Identity, Rules, Scope};
 use super::error::Failure;
 use super::handlers::{Answer, admin, api_v1, empty, page, push, scrape};
 use super::listen::{Listener, Stream};
-pub(super) use super::load::{Bodies, Heavy, HeldBytes, InFlight};
+pub(super) use super::load::{Bodies, Heavy, HeldBytes, InFlight, Served};
 use super::peer::Peer;
 use super::route::{Layout, Route, route};
 use super::telemetry::Telemetry;
@@ -170,15 +170,17 @@ async fn connection(shared: Arc<Shared>, client: Client, place: Place, watcher: 
 /// Answers one request, whatever it is, and counts it.
 async fn serve(shared: &Shared, peer: &Peer, request: Request<Incoming>) -> Response<Full<Bytes>> {
     let start = Instant::now();
-    let _served = shared.in_flight.enter();
+    let served = shared.in_flight.enter();
     let method = request.method().clone();
     let bytes = approximate_bytes(&request, shared.limits.body_bytes);
     let rules = shared.access.as_ref().map(Access::rules);
     let (handler, result) = handle(shared, rules.as_deref(), peer, request).await;
-    let mut answer = result.unwrap_or_else(|failure| {
+    let refuse = |failure: Failure| {
         log(&failure);
         failure.answer(&method)
-    });
+    };
+    let answer = result.unwrap_or_else(refuse);
+    let mut answer = hold(answer, served, shared.bodies.hold()).await.unwrap_or_else(refuse);
     if let Some(handler) = handler {
         shared.telemetry.request(handler, method.as_str(), answer.status().as_u16());
         if handler == "push" {
@@ -189,6 +191,29 @@ async fn serve(shared: &Shared, peer: &Peer, request: Request<Incoming>) -> Resp
         answer.headers_mut().insert(name.clone(), value.clone());
     }
     answer
+}
+
+/// A body that counts as held, and its request as being served, until the kernel has all of it.
+struct Unsent {
+    bytes: Bytes,
+    _served: Served,
+    _held: HeldBytes,
+}
+
+impl AsRef<[u8]> for Unsent {
+    fn as_ref(&self) -> &[u8] {
+        &self.bytes
+    }
+}
+
+/// Ties an answer's body to what counts it.
+async fn hold(answer: Answer, served: Served, mut held: HeldBytes) -> Result<Answer, Failure> {
+    let (parts, body) = answer.into_parts();
+    let Ok(body) = body.collect().await;
+    let bytes = body.to_bytes();
+    held.grow_up_to_a_quarter(bytes.len()).await?;
+    let body = Bytes::from_owner(Unsent { bytes, _served: served, _held: held });
+    Ok(Response::from_parts(parts, Full::new(body)))
 }
 
 /// The name under which a route's requests are counted, if they are.

@@ -75,8 +75,16 @@ pub(in crate::exposition) fn encode_compact(
     out.push(b'\n');
 }
 
-/// A metric in one line, with the two spaces between fields that client_golang's messages tend to have.
+/// Bytes of labels that a description of a metric shows.
+const DESCRIBED_BYTES_MAX: usize = 16 * 1024;
+
+/// A metric in one line, with the two spaces between fields that client_golang's messages tend to have. Of one whose labels
+/// are very long only the value is shown.
 pub(in crate::exposition) fn describe(metric: &Metric) -> String {
+    if metric.labels.text_bytes() > DESCRIBED_BYTES_MAX {
+        let metric = Metric { labels: Labels::default(), ..metric.clone() };
+        return format!("...  {}", metric_message(&metric, Escaping::AllowUtf8).compact("  "));
+    }
     metric_message(metric, Escaping::AllowUtf8).compact("  ")
 }
 

@@ -110,7 +110,11 @@ impl Samples<'_> {
         push_name_and_labels(self.out, &name, labels, bound, self.escaping);
         self.out.push(b' ');
         self.out.extend_from_slice(value.as_bytes());
-        if let Some(exemplar) = exemplar {
+        // Prometheus' reader ends at a NUL.
+        let is_text = |exemplar: &&Exemplar| {
+            !exemplar.labels.iter().any(|(name, value)| (name.to_owned() + value).contains('\0'))
+        };
+        if let Some(exemplar) = exemplar.filter(is_text) {
             self.exemplar(exemplar);
         }
         self.out.push(b'\n');

@@ -7,13 +7,13 @@ use http_body_util::BodyExt;
 use hyper::body::{Body as _, Incoming};
 use hyper::header::CONTENT_TYPE;
 use hyper::{HeaderMap, StatusCode};
-use mime::Mime;
 
 use super::{Answer, empty};
 use crate::config::{Consistency, Limits};
 use crate::exposition::{MetricFamily, Rules, Validation, protobuf, text};
 use crate::gateway::encoding::Encoding;
 use crate::gateway::error::Failure;
+use crate::gateway::negotiate::media_type;
 use crate::gateway::now;
 use crate::gateway::peer::Peer;
 use crate::gateway::server::{Heavy, HeldBytes, Shared};
@@ -67,7 +67,7 @@ pub(in crate::gateway) async fn delete(store: &Store, key: GroupingKey) -> Resul
 
 /// Everything that is not declared as delimited protobuf is text.
 fn is_protobuf(headers: &HeaderMap) -> bool {
-    let declared = headers.get(CONTENT_TYPE).and_then(|value| value.to_str().ok()?.parse::<Mime>().ok());
+    let declared = headers.get(CONTENT_TYPE).and_then(|value| media_type(value.to_str().ok()?));
     declared.is_some_and(|mime| {
         mime.essence_str() == "application/vnd.google.protobuf"
             && mime.get_param("encoding").is_some_and(|encoding| encoding.as_str() == "delimited")
