@@ -179,6 +179,8 @@ fn the_file_may_change_while_the_gateway_runs() {
     assert_eq!(answer.header("www-authenticate"), Some("Basic"));
     let right = [("Authorization", "Basic am9iczpwYXNzIHdvcmQ=")];
     assert_eq!(request("GET", &healthy, &right, b"").status, 200);
+    fs::write(&config, "").expect("writable");
+    assert_eq!(get(&healthy).status, 401, "a file that is being written opens nothing");
     fs::write(&config, "basic_auth_users: {jobs: plain}\n").expect("writable");
     assert_eq!(get(&healthy).status, 401, "what was there is used on");
     fs::write(&config, "http_server_config: {headers: {X-Frame-Options: deny}}\n").expect("writable");
@@ -214,6 +216,7 @@ fn a_wrong_file_keeps_the_gateway_from_starting_and_says_where_it_is_wrong() {
         ("basic_auth_users: {jobs: plain}\n", "no bcrypt hash"),
         ("tokens: [{name: t, sha256: abc, scopes: [push]}]\n", "sha256"),
         ("rate_limit: {interval: soon}\n", "rate_limit"),
+        ("basic_auth_users: {jobs: [$2y$10$TOPSECRET]}\n", "line 1"),
     ] {
         fs::write(&config, text).expect("writable");
         let output = Command::new(crate::harness::JOBMON)
@@ -224,6 +227,7 @@ fn a_wrong_file_keeps_the_gateway_from_starting_and_says_where_it_is_wrong() {
         let stderr = String::from_utf8_lossy(&output.stderr).into_owned();
         assert_eq!(output.status.code(), Some(1), "{text} {stderr}");
         assert!(stderr.contains("--web.config.file") && stderr.contains(expected), "{text} {stderr}");
+        assert!(!stderr.contains("TOPSECRET"), "{stderr}");
     }
 }
 

@@ -168,6 +168,8 @@ fn readers_that_do_not_read_are_few() {
     let refused =
         |answer: &&String| answer.starts_with("HTTP/1.1 503 ") && answer.contains("--limit.requests-size");
     assert_eq!(answers.iter().filter(refused).count(), 4, "{answers:?}");
+    assert_eq!(get(&format!("{}/-/healthy", gateway.url)).status, 200, "that is nobody else's concern");
+    assert_eq!(put(&format!("{}/metrics/job/y", gateway.url), b"b 1\n").status, 200);
     drop(readers);
     wait_for("room", || (get(&format!("{}/metrics", gateway.url)).status == 200).then_some(()));
 }

@@ -127,7 +127,7 @@ fn read(
     fault: impl Fn(&io::Error) -> &'static str,
 ) -> Result<Vec<u8>, InflateError> {
     let mut inflated = Vec::new();
-    match decoder.take(bytes_max as u64 + 1).read_to_end(&mut inflated) {
+    match decoder.take((bytes_max as u64).saturating_add(1)).read_to_end(&mut inflated) {
         Ok(length) if length > bytes_max => Err(InflateError::TooLarge(bytes_max)),
         Ok(_) => Ok(inflated),
         Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => Err(InflateError::Truncated),

@@ -61,6 +61,7 @@ pub async fn serve(
         about: About { flags: config.flags, start: now() },
         access,
         bodies: Bodies::new(config.limits.requests_bytes),
+        answers: Bodies::new(config.limits.requests_bytes),
         heavy: Heavy::new(processors),
         in_flight: InFlight::new(config.limits.requests),
         quit: Notify::new(),

@@ -40,6 +40,8 @@ const DRAIN_MAX: Duration = Duration::from_secs(10);
 const FLUSH_MAX: Duration = Duration::from_secs(1);
 /// What is read of headers beyond their limit, so that one who is a little beyond it can be told so.
 const HEADER_SPARE_BYTES: usize = 64 * 1024;
+/// Answers up to this size are not counted.
+const SMALL_ANSWER_BYTES_MAX: usize = 64 * 1024;
 /// Headers of one request.
 const HEADERS_MAX: usize = 256;
 
@@ -54,7 +56,10 @@ pub(super) struct Shared {
     pub(super) open_metrics: bool,
     pub(super) about: About,
     pub(super) access: Option<Access>,
+    /// Pushed bodies.
     pub(super) bodies: Bodies,
+    /// Answers that wait to be read; apart from the bodies, so that those who do not read hold up no push.
+    pub(super) answers: Bodies,
     pub(super) heavy: Heavy,
     pub(super) in_flight: InFlight,
     /// Told when a request wants the gateway to end.
@@ -180,7 +185,7 @@ async fn serve(shared: &Shared, peer: &Peer, request: Request<Incoming>) -> Resp
         failure.answer(&method)
     };
     let answer = result.unwrap_or_else(refuse);
-    let mut answer = hold(answer, served, shared.bodies.hold()).await.unwrap_or_else(refuse);
+    let mut answer = hold(answer, served, shared.answers.hold()).await.unwrap_or_else(refuse);
     if let Some(handler) = handler {
         shared.telemetry.request(handler, method.as_str(), answer.status().as_u16());
         if handler == "push" {
@@ -211,7 +216,10 @@ async fn hold(answer: Answer, served: Served, mut held: HeldBytes) -> Result<Ans
     let (parts, body) = answer.into_parts();
     let Ok(body) = body.collect().await;
     let bytes = body.to_bytes();
-    held.grow_up_to_a_quarter(bytes.len()).await?;
+    // Small ones are always given: whoever asks how the gateway is must hear of it.
+    if bytes.len() > SMALL_ANSWER_BYTES_MAX {
+        held.grow_up_to_a_quarter(bytes.len()).await?;
+    }
     let body = Bytes::from_owner(Unsent { bytes, _served: served, _held: held });
     Ok(Response::from_parts(parts, Full::new(body)))
 }

@@ -130,7 +130,8 @@ impl State {
                 None => self.put_aside(&mut group, name, stored),
             }
         }
-        self.failed_groups -= usize::from(!group.has_succeeded() && self.is_known(&group.key));
+        let had_failed_only = !group.has_succeeded() && self.is_known(&group.key);
+        self.failed_groups = self.failed_groups.saturating_sub(usize::from(had_failed_only));
         group.succeeded(push.at);
         self.snapshot.groups.insert(group.key.clone(), Arc::new(group));
         self.let_out(&touched);
@@ -147,7 +148,7 @@ impl State {
             let names: Vec<Arc<str>> = group.families.keys().cloned().collect();
             names.iter().for_each(|name| self.take_out(&mut group, name));
             self.index.remove_group(&group);
-            self.failed_groups -= usize::from(!group.has_succeeded());
+            self.failed_groups = self.failed_groups.saturating_sub(usize::from(!group.has_succeeded()));
             self.let_out(&names);
         }
     }

@@ -70,7 +70,8 @@ impl WebConfig {
         if text.lines().all(|line| line.trim().is_empty() || line.trim_start().starts_with('#')) {
             return Ok(Self::default());
         }
-        serde_saphyr::from_str(text).map_err(|error| error.to_string())
+        // What is around the fault may be a secret.
+        serde_saphyr::from_str(text).map_err(|error| error.without_snippet().to_string())
     }
 }
 

@@ -73,6 +73,13 @@ pub(super) struct Rules {
     rate: Option<DefaultDirectRateLimiter>,
 }
 
+/// What a file with nothing in it stands for: at the start that nobody is asked anything, later that it is being written.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Emptiness {
+    MeansEverybody,
+    IsAMistake,
+}
+
 /// How a file looked.
 #[derive(Debug, Clone, PartialEq, Eq)]
 struct Stamp {
@@ -107,7 +114,7 @@ impl Access {
     /// # Errors
     /// What is wrong with it: a gateway that lets in others than it was meant to must not start.
     pub fn load(path: &Path) -> Result<Self, AccessError> {
-        let (rules, files) = Rules::load(path)?;
+        let (rules, files) = Rules::load(path, Emptiness::MeansEverybody)?;
         let seen = files.iter().map(|file| Stamp::of(file)).collect();
         let current = Mutex::new(Current { rules: Arc::new(rules), seen });
         Ok(Self { path: path.to_owned(), passwords: Passwords::new(), current })
@@ -119,7 +126,7 @@ impl Access {
         let now: Vec<_> = current.seen.iter().map(|stamp| Stamp::of(&stamp.path)).collect();
         if now != current.seen {
             current.seen = now;
-            match Rules::load(&self.path) {
+            match Rules::load(&self.path, Emptiness::IsAMistake) {
                 Ok((rules, files)) => {
                     info!(file = %self.path.display(), "web configuration read again");
                     current.rules = Arc::new(rules);
@@ -172,10 +179,13 @@ fn user_and_password(credentials: &str) -> Option<(String, String)> {
 
 impl Rules {
     /// The rules, and the files that they come from.
-    fn load(path: &Path) -> Result<(Self, Vec<PathBuf>), AccessError> {
+    fn load(path: &Path, emptiness: Emptiness) -> Result<(Self, Vec<PathBuf>), AccessError> {
         let text = std::fs::read_to_string(path)
             .map_err(|error| AccessError::Read { path: path.to_owned(), error })?;
         let wrong = |problem| AccessError::Wrong { path: path.to_owned(), problem };
+        if emptiness == Emptiness::IsAMistake && text.trim().is_empty() {
+            return Err(wrong("it is empty".to_owned()));
+        }
         let config = WebConfig::parse(&text).map_err(wrong)?;
         let mut files = vec![path.to_owned()];
         let directory = path.parent().unwrap_or(Path::new("."));

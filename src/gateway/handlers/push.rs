@@ -21,9 +21,7 @@ use crate::grouping::GroupingKey;
 use crate::store::{Change, Push, PushMode, Store, StoreError, UnixNanos};
 
 /// Bodies from this size on are read and judged on a thread of their own, so that they delay nobody.
-const INLINE_BODY_BYTES_MAX: usize = 256 * 1024;
-/// The same for compressed ones, which may become a thousand times as large.
-const INLINE_COMPRESSED_BYTES_MAX: usize = 1024;
+const INLINE_BODY_BYTES_MAX: usize = 64 * 1024;
 
 /// Makes a push: 200 and nothing when it is in the next scrape; 202 where nobody wants to hear of contradictions.
 pub(in crate::gateway) async fn push(
@@ -158,11 +156,8 @@ async fn prepare(
     at: UnixNanos,
     (heavy, peer): (&Heavy, &Peer),
 ) -> Result<Push, Failure> {
-    let inline = match reading.encoding {
-        Encoding::Identity => INLINE_BODY_BYTES_MAX,
-        _ => INLINE_COMPRESSED_BYTES_MAX,
-    };
-    if body.len() <= inline {
+    // A compressed one may become thousands of times as large.
+    if reading.encoding == Encoding::Identity && body.len() <= INLINE_BODY_BYTES_MAX {
         return reading.push(body, key, mode, at);
     }
     heavy.run(peer, move || reading.push(body, key, mode, at)).await?
