@@ -156,7 +156,8 @@ async fn connection(shared: Arc<Shared>, client: Client, place: Place, watcher: 
     let idle_time = shared.limits.idle_time;
     let service = service_fn(move |request| {
         let (shared, peer) = (shared.clone(), peer.clone());
-        async move { Ok::<_, Infallible>(serve(&shared, &peer, request).await) }
+        // In a box, or every idle connection would hold room for a request's whole state.
+        Box::pin(async move { Ok::<_, Infallible>(serve(&shared, &peer, request).await) })
     });
     let connection = http1::Builder::new()
         // A client that has sent all may close its side and still wait for the answer.
