@@ -69,7 +69,7 @@ pub const GATEWAY_FLAGS: &[GatewayFlag] = &[
     flag("limit.groups", One("N", "1000000"), "Groups"),
     flag("limit.failed-groups", One("N", "1000"), "Groups that are known for nothing but a refused push"),
     flag("limit.header-size", One("SIZE", "64KiB"), "Bytes of a request's line and headers"),
-    flag("limit.requests", One("N", "1000"), "Requests that are served at a time"),
+    flag("limit.requests", One("N", "1000"), "Requests that are served at a time; those that read and those that change are counted apart"),
     flag("limit.requests-size", One("SIZE", "256MiB"), "Bytes of pushed bodies and of unread answers that are held at a time"),
     flag("limit.connections", One("N", "16384"), "Connections at a time; more wait to be accepted"),
     flag("limit.body-time", One("DURATION", "1m"), "Time in which a body has to arrive"),

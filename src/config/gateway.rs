@@ -162,8 +162,13 @@ pub fn gateway_config(call: &GatewayCall) -> Result<GatewayConfig, BadFlag> {
 }
 
 fn limits(flags: &Flags<'_>) -> Result<Limits, BadFlag> {
+    let body_bytes = flags.one("limit.body-size", size)?;
+    let requests_bytes = flags.one("limit.requests-size", |text| match size(text)? {
+        bytes if bytes < body_bytes => Err("it is less than --limit.body-size".to_owned()),
+        bytes => Ok(bytes),
+    })?;
     Ok(Limits {
-        body_bytes: flags.one("limit.body-size", size)?,
+        body_bytes,
         inflated_body_bytes: flags.one("limit.inflated-body-size", size)?,
         push_series: flags.one("limit.push-series", count)?,
         push_label_bytes: flags.one("limit.push-label-size", size)?,
@@ -174,7 +179,7 @@ fn limits(flags: &Flags<'_>) -> Result<Limits, BadFlag> {
         failed_groups: flags.one("limit.failed-groups", count)?,
         header_bytes: flags.one("limit.header-size", header_size)?,
         requests: flags.one("limit.requests", count)?,
-        requests_bytes: flags.one("limit.requests-size", size)?,
+        requests_bytes,
         connections: flags.one("limit.connections", count)?,
         body_time: flags.one("limit.body-time", values::duration)?,
         idle_time: flags.one("limit.idle-time", values::duration)?,
@@ -360,6 +365,7 @@ mod tests {
         for (flag, value) in [
             ("limit.body-size", "x"),
             ("limit.header-size", "1"),
+            ("limit.requests-size", "1MiB"),
             ("limit.groups", "0"),
             ("log.level", "loud"),
             ("log.format", "xml"),

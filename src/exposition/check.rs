@@ -10,9 +10,10 @@ use std::fmt::Write as _;
 
 use xxhash_rust::xxh3::Xxh3;
 
-use super::family::{Metric, MetricFamily, MetricType, Value};
+use super::family::{Metric, MetricFamily, MetricType, SAMPLE_SUFFIXES, Value};
 use super::labels::{
-    Escaping, Labels, METRIC_NAME_LABEL, RESERVED_PREFIX, Validation, label_renderings, renderings,
+    Escaping, Labels, METRIC_NAME_LABEL, RENDERINGS, RESERVED_PREFIX, Validation, label_renderings,
+    renderings,
 };
 use super::native;
 use super::protobuf::prototext::{describe, describe_labels};
@@ -111,16 +112,35 @@ fn collided(name: &str, other: &str) -> &'static str {
 /// Identity of a series: a 128-bit hash of the name and the labels as they are rendered.
 pub type Fingerprint = u128;
 
-/// The fingerprint of a metric: label order does not count, nor do labels without value.
-pub fn fingerprint(family: &str, labels: &Labels) -> Fingerprint {
+/// The fingerprints of one metric.
+pub type Fingerprints = std::iter::Flatten<std::array::IntoIter<Option<Fingerprint>, 3>>;
+
+/// The fingerprints of a metric, one for each way in which its names are rendered; mostly that is one. Label order does
+/// not count, nor do labels without value.
+pub fn fingerprints(family: &str, labels: &Labels) -> Fingerprints {
+    let names = labels.iter().map(|(name, _)| name);
+    let [first, second, third] = if Validation::Legacy.is_metric_name(family)
+        && names.into_iter().all(|name| Validation::Legacy.is_label_name(name))
+    {
+        [Some(fingerprint(family, labels, Escaping::Underscores)), None, None]
+    } else {
+        RENDERINGS.map(|escaping| Some(fingerprint(family, labels, escaping)))
+    };
+    // What two schemes write alike is one series all the same.
+    let second = second.filter(|_| second != first);
+    let third = third.filter(|_| third != first && third != second);
+    [first, second, third].into_iter().flatten()
+}
+
+fn fingerprint(family: &str, labels: &Labels, escaping: Escaping) -> Fingerprint {
     let mut pairs: Vec<(Cow<'_, str>, &str)> = labels
         .iter()
         .filter(|(_, value)| !value.is_empty())
-        .map(|(name, value)| (Escaping::Underscores.escape_label(name), value))
+        .map(|(name, value)| (escaping.escape_label(name), value))
         .collect();
     pairs.sort_unstable();
     let mut hash = Xxh3::new();
-    hash.update(Escaping::Underscores.escape(family).as_bytes());
+    hash.update(escaping.escape(family).as_bytes());
     for (name, value) in &pairs {
         // 0xFF is in no UTF-8 text, so the parts cannot run into each other.
         hash.update(b"\xff");
@@ -267,7 +287,7 @@ impl<'a, E: Exposed> Check<'a, E> {
         let mut fingerprints = Vec::with_capacity(family.metrics.len());
         for metric in &family.metrics {
             match self.metric(family, metric) {
-                Ok(fingerprint) => fingerprints.push(fingerprint),
+                Ok(more) => fingerprints.extend(more),
                 Err(flaw) => self.faults.add(|| flaw.of(family, metric)),
             }
         }
@@ -327,7 +347,7 @@ impl<'a, E: Exposed> Check<'a, E> {
     /// No sample of a histogram or summary may have the name of another family.
     fn suffixes(&self, family: &MetricFamily, escaped: &str) -> Result<(), Inconsistent> {
         let taken = |name: &str| self.known(name).map(|(_, kind)| kind).or_else(|| self.exposed.own(name));
-        for suffix in ["_count", "_sum", "_bucket"] {
+        for suffix in SAMPLE_SUFFIXES {
             let Some(base) = escaped.strip_suffix(suffix).filter(|base| !base.is_empty()) else { continue };
             if let Some(kind) = taken(base).filter(|kind| kind.suffixes().contains(&suffix)) {
                 let (name, base) = (family.name.clone(), base.to_owned());
@@ -343,7 +363,7 @@ impl<'a, E: Exposed> Check<'a, E> {
         Ok(())
     }
 
-    fn metric<'m>(&mut self, family: &MetricFamily, metric: &'m Metric) -> Result<Fingerprint, Flaw<'m>> {
+    fn metric<'m>(&mut self, family: &MetricFamily, metric: &'m Metric) -> Result<Fingerprints, Flaw<'m>> {
         let mut names = HashMap::with_capacity(metric.labels.len());
         for (place, (label, _)) in metric.labels.iter().enumerate() {
             if !Validation::Utf8.is_label_name(label) || label.starts_with(RESERVED_PREFIX) {
@@ -366,11 +386,13 @@ impl<'a, E: Exposed> Check<'a, E> {
         {
             return Err(Flaw::BadHistogram(problem));
         }
-        let fingerprint = fingerprint(&family.name, &metric.labels);
-        if !self.series.insert(fingerprint) || self.exposed.has_series(fingerprint) {
-            return Err(Flaw::DuplicateSeries);
+        let fingerprints = fingerprints(&family.name, &metric.labels);
+        for fingerprint in fingerprints.clone() {
+            if !self.series.insert(fingerprint) || self.exposed.has_series(fingerprint) {
+                return Err(Flaw::DuplicateSeries);
+            }
         }
-        Ok(fingerprint)
+        Ok(fingerprints)
     }
 }
 

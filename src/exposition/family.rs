@@ -37,6 +37,9 @@ impl MetricFamily {
     }
 }
 
+/// What a family's samples may have behind its name.
+pub const SAMPLE_SUFFIXES: [&str; 3] = ["_count", "_sum", "_bucket"];
+
 /// Type of a family.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum MetricType {

@@ -133,19 +133,19 @@ pub enum Escaping {
     Values,
 }
 
+/// The schemes that write names otherwise than they are; those of the legacy alphabet are the same to all.
+pub const RENDERINGS: [Escaping; 3] = [Escaping::Underscores, Escaping::Dots, Escaping::Values];
+
 /// Everything that a metric name is written as where it is not written as it is.
 pub fn renderings(name: &str) -> impl Iterator<Item = Cow<'_, str>> {
-    let schemes = [Escaping::Underscores, Escaping::Dots, Escaping::Values];
-    // Names of the legacy alphabet are the same to all of them.
-    let differing = if is_legacy_name(name, true) { 1 } else { schemes.len() };
-    schemes.into_iter().take(differing).map(move |scheme| scheme.escape(name))
+    let differing = if is_legacy_name(name, true) { 1 } else { RENDERINGS.len() };
+    RENDERINGS.into_iter().take(differing).map(move |scheme| scheme.escape(name))
 }
 
 /// The same for the name of a label.
 pub fn label_renderings(name: &str) -> impl Iterator<Item = Cow<'_, str>> {
-    let schemes = [Escaping::Underscores, Escaping::Dots, Escaping::Values];
-    let differing = if is_legacy_name(name, false) { 1 } else { schemes.len() };
-    schemes.into_iter().take(differing).map(move |scheme| scheme.escape_label(name))
+    let differing = if is_legacy_name(name, false) { 1 } else { RENDERINGS.len() };
+    RENDERINGS.into_iter().take(differing).map(move |scheme| scheme.escape_label(name))
 }
 
 /// Prefix of a name that [`Escaping::Values`] wrote.

@@ -7,13 +7,33 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
 
 use super::error::Failure;
 use super::peer::Peer;
+use crate::config::Limits;
 
 /// How long a body waits for room before its push is refused.
 const ROOM_WAIT_MAX: Duration = Duration::from_secs(5);
 /// The unit in which bytes of bodies are counted.
 const BYTES_A_PERMIT: usize = 1024;
 
-/// The bytes of bodies that are held, pushed ones and answers.
+/// What is done for one kind of request. Those that read and those that change have one each: who pushes slowly keeps
+/// nobody from scraping, and who does not read what he asked for keeps nobody from pushing.
+pub(super) struct Load {
+    pub(super) bodies: Bodies,
+    pub(super) heavy: Heavy,
+    pub(super) in_flight: InFlight,
+}
+
+impl Load {
+    pub(super) fn new(limits: &Limits) -> Self {
+        let processors = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
+        Self {
+            bodies: Bodies::new(limits.requests_bytes),
+            heavy: Heavy::new(processors),
+            in_flight: InFlight::new(limits.requests),
+        }
+    }
+}
+
+/// The bytes of bodies that are held: pushed ones, or answers that wait to be read.
 #[derive(Clone)]
 pub(super) struct Bodies {
     permits: Arc<Semaphore>,
@@ -76,21 +96,40 @@ impl Heavy {
         Self(Arc::new(Semaphore::new(at_a_time)))
     }
 
-    /// Does it, unless whom it is for has hung up while waiting for its turn.
+    /// Does it when its turn comes.
     pub(super) async fn run<T: Send + 'static>(
         &self,
         peer: &Peer,
         work: impl FnOnce() -> T + Send + 'static,
     ) -> Result<T, Failure> {
-        let permit = if let Ok(permit) = self.0.clone().try_acquire_owned() {
-            permit
-        } else {
-            let permit = self.0.clone().acquire_owned().await.map_err(|_| Failure::Internal)?;
-            if peer.has_hung_up() {
-                return Err(Failure::ClientGone);
-            }
-            permit
-        };
+        self.turn(peer).await?.run(work).await
+    }
+
+    /// Waits for a turn.
+    ///
+    /// # Errors
+    /// Where whom it is for has hung up while waiting.
+    pub(super) async fn turn(&self, peer: &Peer) -> Result<Turn, Failure> {
+        if let Ok(permit) = self.0.clone().try_acquire_owned() {
+            return Ok(Turn(Arc::new(permit)));
+        }
+        let permit = self.0.clone().acquire_owned().await.map_err(|_| Failure::Internal)?;
+        if peer.has_hung_up() {
+            return Err(Failure::ClientGone);
+        }
+        Ok(Turn(Arc::new(permit)))
+    }
+}
+
+/// Stands for one of those that may work; lasts until it is dropped and its work has ended.
+pub(super) struct Turn(Arc<OwnedSemaphorePermit>);
+
+impl Turn {
+    pub(super) async fn run<T: Send + 'static>(
+        &self,
+        work: impl FnOnce() -> T + Send + 'static,
+    ) -> Result<T, Failure> {
+        let permit = self.0.clone();
         let work = move || {
             let done = work();
             drop(permit);

@@ -30,8 +30,9 @@ use crate::config::{Consistency, GatewayConfig};
 use crate::store::{Settings, Store, UnixNanos};
 use access::{Access, AccessError};
 use listen::{ListenError, Listener};
+use load::Load;
 use route::Layout;
-use server::{About, Bodies, Heavy, InFlight, Shared};
+use server::{About, Shared};
 use telemetry::Telemetry;
 
 /// Serves on `listeners` until `shutdown` is ready; ends when the requests in flight have been answered or their time is up.
@@ -50,7 +51,6 @@ pub async fn serve(
         groups_max: config.limits.groups,
         failed_groups_max: config.limits.failed_groups,
     });
-    let processors = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
     let shared = Shared {
         store,
         telemetry,
@@ -60,10 +60,8 @@ pub async fn serve(
         open_metrics: config.open_metrics,
         about: About { flags: config.flags, start: now() },
         access,
-        bodies: Bodies::new(config.limits.requests_bytes),
-        answers: Bodies::new(config.limits.requests_bytes),
-        heavy: Heavy::new(processors),
-        in_flight: InFlight::new(config.limits.requests),
+        reads: Load::new(&config.limits),
+        writes: Load::new(&config.limits),
         quit: Notify::new(),
         limits: Arc::new(config.limits),
     };

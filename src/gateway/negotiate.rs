@@ -1,7 +1,7 @@
 //! What a scrape is answered with: pure, headers in, a format and a compression out.
 
 use hyper::HeaderMap;
-use hyper::header::{ACCEPT, ACCEPT_ENCODING, HeaderName};
+use hyper::header::{ACCEPT, ACCEPT_ENCODING, CONTENT_TYPE, HeaderName};
 use mime::Mime;
 
 use crate::exposition::labels::Escaping;
@@ -38,16 +38,7 @@ pub fn format(headers: &HeaderMap, open_metrics: bool) -> Format {
         escaping = parameter("escaping").and_then(|name| Escaping::from_parameter(&name)).unwrap_or(escaping);
         let version = parameter("version");
         let syntax = match media_type.essence_str() {
-            "application/vnd.google.protobuf"
-                if parameter("proto").as_deref() == Some("io.prometheus.client.MetricFamily") =>
-            {
-                match parameter("encoding").as_deref() {
-                    Some("delimited") => Some(Syntax::ProtobufDelimited),
-                    Some("text") => Some(Syntax::ProtobufText),
-                    Some("compact-text") => Some(Syntax::ProtobufCompact),
-                    _ => None,
-                }
-            }
+            PROTOBUF => protobuf(&media_type),
             "text/plain" if matches!(version.as_deref(), None | Some("0.0.4" | "1.0.0")) => {
                 Some(Syntax::Text)
             }
@@ -65,8 +56,30 @@ pub fn format(headers: &HeaderMap, open_metrics: bool) -> Format {
     Format { syntax: Syntax::Text, escaping }
 }
 
+const PROTOBUF: &str = "application/vnd.google.protobuf";
+
+/// Which of its forms a media type of protobuf stands for, if it is of metric families.
+fn protobuf(media_type: &Mime) -> Option<Syntax> {
+    let is = |name, value| media_type.get_param(name).is_some_and(|given| given.as_str() == value);
+    let forms = [
+        ("delimited", Syntax::ProtobufDelimited),
+        ("text", Syntax::ProtobufText),
+        ("compact-text", Syntax::ProtobufCompact),
+    ];
+    let form = forms.into_iter().find(|(encoding, _)| is("encoding", *encoding));
+    form.filter(|_| is("proto", "io.prometheus.client.MetricFamily")).map(|(_, syntax)| syntax)
+}
+
+/// Whether a body is declared as delimited protobuf; everything else is text.
+pub fn is_protobuf(headers: &HeaderMap) -> bool {
+    let declared = headers.get(CONTENT_TYPE).and_then(|value| media_type(value.to_str().ok()?));
+    declared.is_some_and(|media_type| {
+        media_type.essence_str() == PROTOBUF && protobuf(&media_type) == Some(Syntax::ProtobufDelimited)
+    })
+}
+
 /// Reads a media type; blanks around its parameters mean nothing (RFC 9110, section 5.6.6).
-pub fn media_type(text: &str) -> Option<Mime> {
+fn media_type(text: &str) -> Option<Mime> {
     text.split(';').map(str::trim).collect::<Vec<_>>().join(";").parse().ok()
 }
 

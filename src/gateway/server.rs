@@ -12,7 +12,7 @@ use hyper::body::{Body as _, Incoming};
 use hyper::header::{ALLOW, HOST, HeaderValue};
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
-use hyper::{Request, Response, StatusCode, Version};
+use hyper::{Method, Request, Response, StatusCode, Version};
 use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::server::graceful::{GracefulShutdown, Watcher};
 use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore, mpsc};
@@ -23,7 +23,7 @@ use super::access::{Access, Identity, Rules, Scope};
 use super::error::Failure;
 use super::handlers::{Answer, admin, api_v1, empty, page, push, scrape};
 use super::listen::{Listener, Stream};
-pub(super) use super::load::{Bodies, Heavy, HeldBytes, InFlight, Served};
+use super::load::{HeldBytes, Load, Served};
 use super::peer::Peer;
 use super::route::{Layout, Route, route};
 use super::telemetry::Telemetry;
@@ -56,14 +56,18 @@ pub(super) struct Shared {
     pub(super) open_metrics: bool,
     pub(super) about: About,
     pub(super) access: Option<Access>,
-    /// Pushed bodies.
-    pub(super) bodies: Bodies,
-    /// Answers that wait to be read; apart from the bodies, so that those who do not read hold up no push.
-    pub(super) answers: Bodies,
-    pub(super) heavy: Heavy,
-    pub(super) in_flight: InFlight,
+    /// Requests that only look.
+    pub(super) reads: Load,
+    /// Requests that change something.
+    pub(super) writes: Load,
     /// Told when a request wants the gateway to end.
     pub(super) quit: Notify,
+}
+
+impl Shared {
+    fn load(&self, method: &Method) -> &Load {
+        if method.is_safe() { &self.reads } else { &self.writes }
+    }
 }
 
 /// What the gateway tells of itself.
@@ -103,7 +107,8 @@ pub(super) async fn run(listeners: Vec<Listener>, shared: Arc<Shared>, shutdown:
     drop(accepted);
     info!("shutting down");
     let served = async {
-        shared.in_flight.idle().await;
+        shared.reads.in_flight.idle().await;
+        shared.writes.in_flight.idle().await;
         tokio::time::sleep(FLUSH_MAX).await;
     };
     tokio::select! {
@@ -176,8 +181,9 @@ async fn connection(shared: Arc<Shared>, client: Client, place: Place, watcher: 
 /// Answers one request, whatever it is, and counts it.
 async fn serve(shared: &Shared, peer: &Peer, request: Request<Incoming>) -> Response<Full<Bytes>> {
     let start = Instant::now();
-    let served = shared.in_flight.enter();
     let method = request.method().clone();
+    let load = shared.load(&method);
+    let served = load.in_flight.enter();
     let bytes = approximate_bytes(&request, shared.limits.body_bytes);
     let rules = shared.access.as_ref().map(Access::rules);
     let (handler, result) = handle(shared, rules.as_deref(), peer, request).await;
@@ -186,7 +192,7 @@ async fn serve(shared: &Shared, peer: &Peer, request: Request<Incoming>) -> Resp
         failure.answer(&method)
     };
     let answer = result.unwrap_or_else(refuse);
-    let mut answer = hold(answer, served, shared.answers.hold()).await.unwrap_or_else(refuse);
+    let mut answer = hold(answer, served, load.bodies.hold()).await.unwrap_or_else(refuse);
     if let Some(handler) = handler {
         shared.telemetry.request(handler, method.as_str(), answer.status().as_u16());
         if handler == "push" {
@@ -296,7 +302,7 @@ async fn answer(
 ) -> Result<Answer, Failure> {
     // Whoever asks how the gateway is wants to know that most when it is busy.
     if !matches!(route, Route::Healthy | Route::Ready) {
-        shared.in_flight.check()?;
+        shared.load(request.method()).in_flight.check()?;
     }
     if let Some(scope) = scope(&route) {
         let key = match &route {
@@ -312,14 +318,20 @@ async fn answer(
         }
         Route::Delete { key } => push::delete(&shared.store, key?).await,
         Route::Scrape => {
-            let snapshot = visible(shared, identity);
+            let snapshot = visible(shared, identity, peer).await?;
             let own = shared.telemetry.gather(&snapshot);
-            scrape::scrape(snapshot, own, request.headers(), shared.open_metrics, &shared.heavy, peer).await
+            scrape::scrape(snapshot, own, request.headers(), shared.open_metrics, &shared.reads.heavy, peer)
+                .await
         }
-        Route::Page => page::page(shared, visible(shared, identity), request.uri().query(), peer).await,
+        Route::Page => {
+            let snapshot = visible(shared, identity, peer).await?;
+            page::page(shared, snapshot, request.uri().query(), peer).await
+        }
         Route::Asset(name) => page::asset(&name),
         Route::ApiStatus => Ok(api_v1::status(&shared.about)),
-        Route::ApiMetrics => api_v1::metrics(visible(shared, identity), &shared.heavy, peer).await,
+        Route::ApiMetrics => {
+            api_v1::metrics(visible(shared, identity, peer).await?, &shared.reads.heavy, peer).await
+        }
         Route::ApiOptions => Ok(api_v1::options()),
         Route::Wipe => admin::wipe(&shared.store).await,
         Route::Healthy | Route::Ready => Ok(admin::health(&shared.store)),
@@ -338,12 +350,11 @@ async fn answer(
 }
 
 /// What one may look at.
-fn visible(shared: &Shared, identity: &Identity) -> Arc<Snapshot> {
+async fn visible(shared: &Shared, identity: &Identity, peer: &Peer) -> Result<Arc<Snapshot>, Failure> {
     let snapshot = shared.store.snapshot();
-    match identity.jobs() {
-        None => snapshot,
-        Some(jobs) => Arc::new(snapshot.only(|key| jobs.is_match(key.job()))),
-    }
+    let Some(jobs) = identity.jobs().cloned() else { return Ok(snapshot) };
+    let only = move || Arc::new(snapshot.only(|key| jobs.is_match(key.job())));
+    shared.reads.heavy.run(peer, only).await
 }
 
 fn log(failure: &Failure) {

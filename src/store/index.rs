@@ -39,14 +39,18 @@ impl Index {
     /// Where another group's labels differ only in labels without value: to Prometheus they are the same.
     pub(super) fn add_group(&mut self, group: &Group) -> Result<(), Inconsistent> {
         let labels = &group.push_time.labels;
-        match *self.groups.entry(check::fingerprint(PUSH_TIME.0, labels)).or_insert(group.id) {
-            owner if owner == group.id => Ok(()),
-            _ => Err(check::duplicate(PUSH_TIME.0, &group.push_time)),
+        let fingerprints = check::fingerprints(PUSH_TIME.0, labels);
+        if fingerprints.clone().any(|fingerprint| self.groups.contains_key(&fingerprint)) {
+            return Err(check::duplicate(PUSH_TIME.0, &group.push_time));
         }
+        self.groups.extend(fingerprints.map(|fingerprint| (fingerprint, group.id)));
+        Ok(())
     }
 
     pub(super) fn remove_group(&mut self, group: &Group) {
-        self.groups.remove(&check::fingerprint(PUSH_TIME.0, &group.push_time.labels));
+        for fingerprint in check::fingerprints(PUSH_TIME.0, &group.push_time.labels) {
+            self.groups.remove(&fingerprint);
+        }
     }
 
     pub(super) fn add(&mut self, group: GroupId, name: &Arc<str>, stored: &StoredFamily) {

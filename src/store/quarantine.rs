@@ -1,17 +1,15 @@
 //! Families that cannot be exposed because others contradict them, where pushes are taken all the same.
 //!
-//! Which of two is exposed does not depend on chance: the one that its group has had for longer. When it goes, the next
-//! one's turn comes.
+//! Which of two is exposed does not depend on chance: the one that is exposed already, and when it goes, the one that
+//! its group has had for longest.
 
 use std::collections::{BTreeSet, HashMap};
 use std::sync::Arc;
 
 use super::group::StoredFamily;
+use crate::exposition::family::SAMPLE_SUFFIXES;
 use crate::exposition::labels::renderings;
 use crate::grouping::GroupingKey;
-
-/// Suffixes by which families collide that have different names.
-const SUFFIXES: [&str; 3] = ["_count", "_sum", "_bucket"];
 
 /// A family of a group; the oldest comes first.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
@@ -67,11 +65,15 @@ impl Quarantine {
     /// Everything whose fate may have changed with what is exposed under a name, the oldest first.
     pub(super) fn touched_by<'a>(&self, names: impl IntoIterator<Item = &'a str>) -> BTreeSet<Candidate> {
         let mut touched = BTreeSet::new();
+        if self.len == 0 {
+            return touched;
+        }
         for escaped in names.into_iter().flat_map(renderings) {
             let mut take = |name: &str| touched.extend(self.by_name.get(name).into_iter().flatten().cloned());
             take(&escaped);
-            SUFFIXES.iter().for_each(|suffix| take(&format!("{escaped}{suffix}")));
-            SUFFIXES.iter().filter_map(|suffix| escaped.strip_suffix(suffix)).for_each(take);
+            // Families with different names collide by these.
+            SAMPLE_SUFFIXES.iter().for_each(|suffix| take(&format!("{escaped}{suffix}")));
+            SAMPLE_SUFFIXES.iter().filter_map(|suffix| escaped.strip_suffix(suffix)).for_each(take);
         }
         touched
     }

@@ -1,6 +1,6 @@
 //! The single writer: check → apply → publish → acknowledge, in batches.
 
-use std::collections::HashSet;
+use std::collections::{BTreeSet, HashSet};
 use std::sync::Arc;
 
 use tokio::sync::{mpsc, watch};
@@ -103,16 +103,17 @@ impl State {
     fn apply(&mut self, push: Push, fingerprints: Vec<Vec<Fingerprint>>) -> Verdict {
         let mut group = self.group(push.key, push.at)?;
         let before = group.families.clone();
-        let mut touched: Vec<Arc<str>> = Vec::new();
-        match push.mode {
-            PushMode::ReplaceGroup => touched.extend(before.keys().cloned()),
+        let replaced: Vec<Arc<str>> = match push.mode {
+            PushMode::ReplaceGroup => before.keys().cloned().collect(),
             PushMode::ReplaceFamilies => {
                 let of_name =
                     |family: &MetricFamily| Some(before.get_key_value(family.name.as_str())?.0.clone());
-                touched.extend(push.families.iter().filter_map(of_name));
+                push.families.iter().filter_map(of_name).collect()
             }
-        }
-        touched.iter().for_each(|name| self.take_out(&mut group, name));
+        };
+        let mut freed: BTreeSet<Arc<str>> =
+            replaced.into_iter().filter(|name| self.take_out(&mut group, name)).collect();
+        let mut candidates = BTreeSet::new();
         let mut fingerprints = fingerprints.into_iter();
         for family in push.families {
             // A family without metrics is not kept: it would expose nothing and only bar its name.
@@ -122,20 +123,41 @@ impl State {
             }
             let name: Arc<str> = family.name.as_str().into();
             let since = before.get(&*name).map_or(self.sequence, |stored| stored.since);
-            touched.push(name.clone());
             let stored =
                 StoredFamily { family, since, pushed_at: push.at, aside: None, fingerprints: Vec::new() };
-            match fingerprints {
-                Some(fingerprints) => self.put_in(&mut group, name, StoredFamily { fingerprints, ..stored }),
-                None => self.put_aside(&mut group, name, stored),
+            let kept = before.get(&name).filter(|old| old.aside.is_none());
+            match fingerprints.or_else(|| self.goes_on(kept?, &stored)) {
+                Some(fingerprints) => {
+                    freed.remove(&name);
+                    self.put_in(&mut group, name, StoredFamily { fingerprints, ..stored });
+                }
+                None => drop(candidates.insert(self.put_aside(&mut group, name, stored))),
             }
         }
         let had_failed_only = !group.has_succeeded() && self.is_known(&group.key);
         self.failed_groups = self.failed_groups.saturating_sub(usize::from(had_failed_only));
         group.succeeded(push.at);
         self.snapshot.groups.insert(group.key.clone(), Arc::new(group));
-        self.let_out(&touched);
+        candidates.extend(self.quarantine.touched_by(freed.iter().map(|name| &**name)));
+        self.let_out(candidates);
         Ok(())
+    }
+
+    /// The fingerprints of a family that was exposed and can be again, so that what others have aside stays there: it has
+    /// all the series that it had.
+    fn goes_on(&self, old: &StoredFamily, new: &StoredFamily) -> Option<Vec<Fingerprint>> {
+        if old.family.kind != new.family.kind {
+            return None;
+        }
+        let fingerprints = self.judge_alone(new).ok()?;
+        let has: HashSet<_> = fingerprints.iter().collect();
+        old.fingerprints.iter().all(|fingerprint| has.contains(fingerprint)).then_some(fingerprints)
+    }
+
+    /// Judges a family that is not exposed, beside all that is.
+    fn judge_alone(&self, stored: &StoredFamily) -> Result<Vec<Fingerprint>, Inconsistent> {
+        let family = std::slice::from_ref(&stored.family);
+        check::check(family, &self.index.beside(None, &|_| false)).map(|fingerprints| fingerprints.concat())
     }
 
     fn is_known(&self, key: &GroupingKey) -> bool {
@@ -145,11 +167,11 @@ impl State {
     fn delete(&mut self, key: &GroupingKey) {
         if let Some(group) = self.snapshot.groups.remove(key) {
             let mut group = Group::clone(&group);
-            let names: Vec<Arc<str>> = group.families.keys().cloned().collect();
-            names.iter().for_each(|name| self.take_out(&mut group, name));
+            let mut names: Vec<Arc<str>> = group.families.keys().cloned().collect();
+            names.retain(|name| self.take_out(&mut group, name));
             self.index.remove_group(&group);
             self.failed_groups = self.failed_groups.saturating_sub(usize::from(!group.has_succeeded()));
-            self.let_out(&names);
+            self.let_out(self.quarantine.touched_by(names.iter().map(|name| &**name)));
         }
     }
 
@@ -186,11 +208,12 @@ impl State {
         Ok(group)
     }
 
-    fn take_out(&mut self, group: &mut Group, name: &Arc<str>) {
-        let Some(stored) = group.families.remove(name) else { return };
+    /// Returns whether it was exposed.
+    fn take_out(&mut self, group: &mut Group, name: &Arc<str>) -> bool {
+        let Some(stored) = group.families.remove(name) else { return false };
         if stored.aside.is_some() {
             self.quarantine.remove(&Candidate::new(&group.key, name, &stored));
-            return;
+            return false;
         }
         self.index.remove(&stored);
         if let Some(groups) = self.snapshot.families.get_mut(name) {
@@ -199,6 +222,7 @@ impl State {
                 self.snapshot.families.remove(name);
             }
         }
+        true
     }
 
     fn put_in(&mut self, group: &mut Group, name: Arc<str>, stored: StoredFamily) {
@@ -208,27 +232,26 @@ impl State {
         self.snapshot.families.entry(name).or_default().insert(group.key.clone(), stored);
     }
 
-    fn put_aside(&mut self, group: &mut Group, name: Arc<str>, stored: StoredFamily) {
-        self.quarantine.insert(&Candidate::new(&group.key, &name, &stored));
+    fn put_aside(&mut self, group: &mut Group, name: Arc<str>, stored: StoredFamily) -> Candidate {
+        let candidate = Candidate::new(&group.key, &name, &stored);
+        self.quarantine.insert(&candidate);
         let stored = StoredFamily { aside: Some(Arc::new(Inconsistent::NotJudged)), ..stored };
         group.families.insert(name, Arc::new(stored));
+        candidate
     }
 
-    /// Exposes what is aside and does not contradict anything any more, the oldest first, now that something has changed
-    /// under these names.
-    fn let_out(&mut self, names: &[Arc<str>]) {
-        for candidate in self.quarantine.touched_by(names.iter().map(|name| &**name)) {
+    /// Exposes what is aside and does not contradict anything, the oldest first.
+    fn let_out(&mut self, candidates: BTreeSet<Candidate>) {
+        for candidate in candidates {
             let Some(group) = self.snapshot.groups.get(&candidate.key) else { continue };
             let mut group = Group::clone(group);
             let Some(stored) = group.families.get(&candidate.name).cloned() else { continue };
-            let family = std::slice::from_ref(&stored.family);
-            let verdict = check::check(family, &self.index.beside(None, &|_| false));
             let mut stored = StoredFamily::clone(&stored);
-            match verdict {
-                Ok(mut fingerprints) => {
+            match self.judge_alone(&stored) {
+                Ok(fingerprints) => {
                     self.quarantine.remove(&candidate);
                     stored.aside = None;
-                    stored.fingerprints = fingerprints.swap_remove(0);
+                    stored.fingerprints = fingerprints;
                     self.put_in(&mut group, candidate.name, stored);
                 }
                 Err(fault) => {
@@ -361,6 +384,29 @@ mod tests {
     }
 
     #[test]
+    fn series_are_unique_however_their_names_are_escaped() {
+        let mut state = state();
+        let mut put = |body: &str| {
+            let families = text::parse(body.as_bytes(), Validation::Utf8).expect("it parses");
+            let push = Push::new(
+                GroupingKey::new("x", [("", ""); 0]),
+                families,
+                PushMode::ReplaceGroup,
+                UnixNanos(1),
+            );
+            state.make(Change::Push(push)).map_err(|error| error.to_string())
+        };
+        for body in [
+            "m{\"a.b\"=\"1\"} 1\nm{a_b=\"1\"} 1\n",
+            "m{\"a.b\"=\"1\"} 1\nm{a_dot_b=\"1\"} 1\n",
+            "m{\"a.b\"=\"1\"} 1\nm{U__a_2e_b=\"1\"} 1\n",
+        ] {
+            assert!(put(body).expect_err(body).contains("collected before"), "{body}");
+        }
+        put("m{\"a.b\"=\"1\"} 1\nm{\"a.b\"=\"2\"} 1\nm{a_b=\"3\"} 1\n").expect("accepted");
+    }
+
+    #[test]
     fn samples_of_histograms_and_summaries_do_not_collide() {
         let mut state = state();
         put(&mut state, "x", "# TYPE h histogram\nh_count 1\n").expect("accepted");
@@ -480,6 +526,24 @@ mod tests {
         assert_eq!(state.snapshot.aside, 1);
         put(&mut state, "x", "").expect("accepted");
         assert_eq!(samples(&state), [r#"s_count{instance="",job="y"} 5"#]);
+        assert_eq!(state.snapshot.aside, 0);
+    }
+
+    #[test]
+    fn what_is_aside_costs_nothing_while_nothing_changes_for_it() {
+        let mut state = state_with(true);
+        put(&mut state, "x", "# TYPE a counter\na 1\n").expect("accepted");
+        put(&mut state, "y", "# TYPE a gauge\na 1\n").expect("taken all the same");
+        let waiting = |state: &State| {
+            let group =
+                state.snapshot.groups.values().find(|group| group.key.job() == "y").expect("it is there");
+            group.families.values().next().expect("its family").clone()
+        };
+        let before = waiting(&state);
+        put(&mut state, "x", "# TYPE a counter\na 2\na{l=\"1\"} 1\n").expect("accepted");
+        put(&mut state, "z", "# TYPE a gauge\na 1\n").expect("taken all the same");
+        assert!(Arc::ptr_eq(&before, &waiting(&state)), "it was judged again");
+        put(&mut state, "x", "b 1\n").expect("accepted");
         assert_eq!(state.snapshot.aside, 0);
     }
 

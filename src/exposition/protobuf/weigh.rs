@@ -61,7 +61,7 @@ impl<'a> Scale<'a> {
     /// Weighs one metric.
     pub(super) fn metric(&mut self, message: &[u8]) -> Result<(), DecodeError> {
         self.sample()?;
-        self.message(message, METRIC_SHAPE)
+        self.message(message, METRIC_SHAPE, &mut 0)
     }
 
     fn sample(&mut self) -> Result<(), Exceeded> {
@@ -70,15 +70,15 @@ impl<'a> Scale<'a> {
         if weight > self.limits.samples { Err(Exceeded::Samples) } else { Ok(()) }
     }
 
-    fn message(&mut self, message: &[u8], shape: Shape) -> Result<(), DecodeError> {
-        let mut labels = 0;
+    /// Of a message that is there many times all parts are one message to a decoder, so their labels are counted together.
+    fn message(&mut self, message: &[u8], shape: Shape, labels: &mut usize) -> Result<(), DecodeError> {
         for field in fields(message) {
             let (number, bytes) = field?;
             let Some((_, holds)) = shape.iter().find(|(of, _)| *of == number) else { continue };
             match (holds, bytes) {
                 (Label, _) => {
-                    labels += 1;
-                    if labels > self.limits.labels {
+                    *labels += 1;
+                    if *labels > self.limits.labels {
                         return Err(Exceeded::Labels.into());
                     }
                 }
@@ -90,9 +90,9 @@ impl<'a> Scale<'a> {
                 }
                 (Sample(shape), Some(bytes)) => {
                     self.sample()?;
-                    self.message(bytes, shape)?;
+                    self.message(bytes, shape, &mut 0)?;
                 }
-                (Message(shape), Some(bytes)) => self.message(bytes, shape)?,
+                (Message(shape), Some(bytes)) => self.message(bytes, shape, labels)?,
                 // Not what the schema says: decoding will find it out.
                 (Sample(_) | Message(_), None) => {}
             }
@@ -135,4 +135,18 @@ fn field<'a>(rest: &mut &'a [u8]) -> Option<(u32, Option<&'a [u8]>)> {
     let bytes = rest.get(..length)?;
     rest.advance(length);
     Some((number, Some(bytes)))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn labels_of_a_message_in_parts_are_counted_together() {
+        // metric { counter { exemplar { label {} } } }, the counter again and again.
+        let part = [0x1a, 4, 0x12, 2, 0x0a, 0];
+        let limits = Limits { labels: 3, ..Limits::NONE };
+        assert_eq!(Scale::new(&limits).metric(&part.repeat(3)), Ok(()));
+        assert_eq!(Scale::new(&limits).metric(&part.repeat(4)), Err(Exceeded::Labels.into()));
+    }
 }

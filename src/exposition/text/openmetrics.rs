@@ -1,12 +1,10 @@
 //! Families written as OpenMetrics 1.0.0 text (<https://prometheus.io/docs/specs/om/open_metrics_spec/>), as `expfmt` does.
 
-use std::borrow::Cow;
-
 use super::encode::{Bound, push_escaped, push_name, push_name_and_labels};
 use super::go::format_float;
 use crate::exposition::family::{Count, Exemplar, Metric, MetricType, Value};
 use crate::exposition::format::ExposedFamily;
-use crate::exposition::labels::{Escaping, Labels};
+use crate::exposition::labels::{Escaping, Labels, Validation};
 
 /// The media type of this format.
 pub const CONTENT_TYPE: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
@@ -18,7 +16,9 @@ const TOTAL: &str = "_total";
 pub fn encode(out: &mut Vec<u8>, family: &ExposedFamily<'_>, escaping: Escaping) {
     let escaped = escaping.escape(family.name);
     let name = match family.kind {
-        MetricType::Counter => escaped.strip_suffix(TOTAL).unwrap_or(&escaped),
+        MetricType::Counter => {
+            escaped.strip_suffix(TOTAL).filter(|base| !base.is_empty()).unwrap_or(&escaped)
+        }
         _ => &escaped,
     };
     if let Some(help) = family.help {
@@ -110,11 +110,13 @@ impl Samples<'_> {
         push_name_and_labels(self.out, &name, labels, bound, self.escaping);
         self.out.push(b' ');
         self.out.extend_from_slice(value.as_bytes());
-        // Prometheus' reader ends at a NUL.
-        let is_text = |exemplar: &&Exemplar| {
-            !exemplar.labels.iter().any(|(name, value)| (name.to_owned() + value).contains('\0'))
+        // Prometheus' reader ends at a NUL, and at a label without name.
+        let is_readable = |exemplar: &&Exemplar| {
+            let good =
+                |(name, value): (&str, &str)| Validation::Utf8.is_label_name(name) && !value.contains('\0');
+            exemplar.labels.iter().all(good)
         };
-        if let Some(exemplar) = exemplar.filter(is_text) {
+        if let Some(exemplar) = exemplar.filter(is_readable) {
             self.exemplar(exemplar);
         }
         self.out.push(b'\n');
@@ -144,6 +146,6 @@ fn float(value: f64) -> String {
 fn count(count: Count) -> String {
     match count {
         Count::Integer(whole) => whole.to_string(),
-        Count::Float(value) => Cow::from(float(value)).into_owned(),
+        Count::Float(value) => float(value),
     }
 }

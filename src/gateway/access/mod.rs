@@ -114,8 +114,8 @@ impl Access {
     /// # Errors
     /// What is wrong with it: a gateway that lets in others than it was meant to must not start.
     pub fn load(path: &Path) -> Result<Self, AccessError> {
-        let (rules, files) = Rules::load(path, Emptiness::MeansEverybody)?;
-        let seen = files.iter().map(|file| Stamp::of(file)).collect();
+        let mut seen = Vec::new();
+        let rules = Rules::load(path, Emptiness::MeansEverybody, &mut seen)?;
         let current = Mutex::new(Current { rules: Arc::new(rules), seen });
         Ok(Self { path: path.to_owned(), passwords: Passwords::new(), current })
     }
@@ -125,17 +125,17 @@ impl Access {
         let mut current = self.current.lock().unwrap_or_else(PoisonError::into_inner);
         let now: Vec<_> = current.seen.iter().map(|stamp| Stamp::of(&stamp.path)).collect();
         if now != current.seen {
-            current.seen = now;
-            match Rules::load(&self.path, Emptiness::IsAMistake) {
-                Ok((rules, files)) => {
+            let mut seen = Vec::new();
+            match Rules::load(&self.path, Emptiness::IsAMistake, &mut seen) {
+                Ok(rules) => {
                     info!(file = %self.path.display(), "web configuration read again");
                     current.rules = Arc::new(rules);
-                    current.seen = files.iter().map(|file| Stamp::of(file)).collect();
                 }
                 Err(error) => {
                     error!(%error, "the web configuration has become wrong, the one before it is used on");
                 }
             }
+            current.seen = seen;
         }
         current.rules.clone()
     }
@@ -178,8 +178,10 @@ fn user_and_password(credentials: &str) -> Option<(String, String)> {
 }
 
 impl Rules {
-    /// The rules, and the files that they come from.
-    fn load(path: &Path, emptiness: Emptiness) -> Result<(Self, Vec<PathBuf>), AccessError> {
+    /// Reads the rules. The files that they come from are added to `seen`, each as it looked before it was read, so that a
+    /// change in between is noticed; also where one of them is wrong.
+    fn load(path: &Path, emptiness: Emptiness, seen: &mut Vec<Stamp>) -> Result<Self, AccessError> {
+        seen.push(Stamp::of(path));
         let text = std::fs::read_to_string(path)
             .map_err(|error| AccessError::Read { path: path.to_owned(), error })?;
         let wrong = |problem| AccessError::Wrong { path: path.to_owned(), problem };
@@ -187,18 +189,15 @@ impl Rules {
             return Err(wrong("it is empty".to_owned()));
         }
         let config = WebConfig::parse(&text).map_err(wrong)?;
-        let mut files = vec![path.to_owned()];
         let directory = path.parent().unwrap_or(Path::new("."));
-        let tls =
-            config.tls_server_config.map(|tls| tls::acceptor(tls, directory, &mut files)).transpose()?;
-        let rules = Self {
+        let tls = config.tls_server_config.map(|tls| tls::acceptor(tls, directory, seen)).transpose()?;
+        Ok(Self {
             tls,
             users: passwords::Users::new(config.basic_auth_users).map_err(wrong)?,
             tokens: Tokens::new(config.tokens).map_err(wrong)?,
             headers: file::headers(config.http_server_config.headers).map_err(wrong)?,
             rate: config.rate_limit.as_ref().map(file::rate_limit).transpose().map_err(wrong)?,
-        };
-        Ok((rules, files))
+        })
     }
 
     /// What speaks TLS, if anything does.

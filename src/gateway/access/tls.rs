@@ -1,6 +1,6 @@
 //! `tls_server_config`: certificates, who has to show one, versions.
 
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::Arc;
 
 use rustls::client::danger::HandshakeSignatureValid;
@@ -17,15 +17,15 @@ use tokio_rustls::TlsAcceptor;
 use x509_parser::extensions::{GeneralName, ParsedExtension};
 use x509_parser::prelude::{FromDer as _, X509Certificate};
 
-use super::AccessError;
 use super::file::TlsConfig;
+use super::{AccessError, Stamp};
 
-/// What speaks TLS as the configuration says; the files that it names are added to `files`. Relative paths are relative to
+/// What speaks TLS as the configuration says; the files that it names are added to `seen`. Relative paths are relative to
 /// the configuration's directory.
 pub(super) fn acceptor(
     config: TlsConfig,
     directory: &Path,
-    files: &mut Vec<PathBuf>,
+    seen: &mut Vec<Stamp>,
 ) -> Result<TlsAcceptor, AccessError> {
     let from = directory.to_owned();
     let wrong = |problem: String| AccessError::Wrong {
@@ -37,7 +37,7 @@ pub(super) fn acceptor(
         (Some(text), None) => Ok(Some(text.into_bytes())),
         (None, Some(file)) => {
             let path = directory.join(file);
-            files.push(path.clone());
+            seen.push(Stamp::of(&path));
             std::fs::read(&path).map(Some).map_err(|error| AccessError::Read { path, error })
         }
         (None, None) => Ok(None),

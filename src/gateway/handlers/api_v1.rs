@@ -14,8 +14,9 @@ use crate::exposition::native::NativeBucket;
 use crate::exposition::text::go::format_signed_float;
 use crate::exposition::{Labels, Metric, MetricFamily, MetricType, Value};
 use crate::gateway::error::Failure;
+use crate::gateway::load::Heavy;
 use crate::gateway::peer::Peer;
-use crate::gateway::server::{About, Heavy};
+use crate::gateway::server::About;
 use crate::store::group::{PUSH_FAILURE_TIME, PUSH_TIME};
 use crate::store::{Group, Snapshot, UnixNanos};
 

@@ -59,17 +59,19 @@ pub(in crate::gateway) async fn page(
     let view = View {
         // Links go on working behind a proxy that strips a path.
         base: shared.layout.paths.external.clone().unwrap_or_else(|| ".".to_owned()),
+        telemetry: shared.layout.paths.telemetry.clone(),
         admin: shared.layout.admin,
         about,
         flags: shared.about.flags.iter().map(|(name, value)| (*name, value.clone())).collect(),
         number,
     };
-    let html = shared.heavy.run(peer, move || view.html(&snapshot).into_string()).await?;
+    let html = shared.reads.heavy.run(peer, move || view.html(&snapshot).into_string()).await?;
     Ok(answer(StatusCode::OK, HTML, html))
 }
 
 struct View {
     base: String,
+    telemetry: String,
     admin: bool,
     about: Vec<(&'static str, String)>,
     flags: Vec<(&'static str, String)>,
@@ -100,7 +102,7 @@ impl View {
                         nav {
                             a href="#groups" { "Groups" }
                             a href="#status" { "Status" }
-                            a href={ (self.base) "/metrics" } { "Exposition" }
+                            a href={ (self.base) (self.telemetry) } { "Exposition" }
                             a href="https://prometheus.io/docs/practices/pushing/" { "Help" }
                         }
                     }

@@ -5,7 +5,6 @@ use std::sync::Arc;
 use bytes::{Bytes, BytesMut};
 use http_body_util::BodyExt;
 use hyper::body::{Body as _, Incoming};
-use hyper::header::CONTENT_TYPE;
 use hyper::{HeaderMap, StatusCode};
 
 use super::{Answer, empty};
@@ -13,10 +12,11 @@ use crate::config::{Consistency, Limits};
 use crate::exposition::{MetricFamily, Rules, Validation, protobuf, text};
 use crate::gateway::encoding::Encoding;
 use crate::gateway::error::Failure;
-use crate::gateway::negotiate::media_type;
+use crate::gateway::load::HeldBytes;
+use crate::gateway::negotiate::is_protobuf;
 use crate::gateway::now;
 use crate::gateway::peer::Peer;
-use crate::gateway::server::{Heavy, HeldBytes, Shared};
+use crate::gateway::server::Shared;
 use crate::grouping::GroupingKey;
 use crate::store::{Change, Push, PushMode, Store, StoreError, UnixNanos};
 
@@ -38,10 +38,19 @@ pub(in crate::gateway) async fn push(
         names: shared.layout.names,
         limits: shared.limits.clone(),
     };
-    let mut held = shared.bodies.hold();
+    let mut held = shared.writes.bodies.hold();
     let body = read(body, &shared.limits, &mut held).await?;
     let at = now();
-    let prepared = prepare(reading, body, key.clone(), mode, at, (&shared.heavy, peer)).await;
+    // A compressed one may become thousands of times as large.
+    let is_small = reading.encoding == Encoding::Identity && body.len() <= INLINE_BODY_BYTES_MAX;
+    // A large one keeps its turn until it is stored: many of them, ready and waiting, would hold more than the bodies did.
+    let turn = if is_small { None } else { Some(shared.writes.heavy.turn(peer).await?) };
+    let group = key.clone();
+    let prepare = move || reading.push(body, group, mode, at);
+    let prepared = match &turn {
+        None => prepare(),
+        Some(turn) => turn.run(prepare).await?,
+    };
     match prepared.map_err(Failure::inconsistent) {
         Ok(push) => shared.store.submit(Change::Push(push)).await?,
         Err(Ok(fault)) => {
@@ -61,18 +70,6 @@ pub(in crate::gateway) async fn push(
 pub(in crate::gateway) async fn delete(store: &Store, key: GroupingKey) -> Result<Answer, Failure> {
     store.submit(Change::Delete(key)).await?;
     Ok(empty(StatusCode::ACCEPTED))
-}
-
-/// Everything that is not declared as delimited protobuf is text.
-fn is_protobuf(headers: &HeaderMap) -> bool {
-    let declared = headers.get(CONTENT_TYPE).and_then(|value| media_type(value.to_str().ok()?));
-    declared.is_some_and(|mime| {
-        mime.essence_str() == "application/vnd.google.protobuf"
-            && mime.get_param("encoding").is_some_and(|encoding| encoding.as_str() == "delimited")
-            && mime
-                .get_param("proto")
-                .is_some_and(|proto| proto.as_str() == "io.prometheus.client.MetricFamily")
-    })
 }
 
 /// Reads a body as far as it may be held.
@@ -145,20 +142,4 @@ impl Reading {
         }
         Ok(Push::new(key, families, mode, at))
     }
-}
-
-/// Reads a body and makes it a push, on a thread of its own where that takes long.
-async fn prepare(
-    reading: Reading,
-    body: Bytes,
-    key: GroupingKey,
-    mode: PushMode,
-    at: UnixNanos,
-    (heavy, peer): (&Heavy, &Peer),
-) -> Result<Push, Failure> {
-    // A compressed one may become thousands of times as large.
-    if reading.encoding == Encoding::Identity && body.len() <= INLINE_BODY_BYTES_MAX {
-        return reading.push(body, key, mode, at);
-    }
-    heavy.run(peer, move || reading.push(body, key, mode, at)).await?
 }

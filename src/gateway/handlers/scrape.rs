@@ -10,9 +10,9 @@ use hyper::{HeaderMap, StatusCode};
 use super::{Answer, TEXT, answer};
 use crate::exposition::{Format, MetricFamily};
 use crate::gateway::error::Failure;
+use crate::gateway::load::Heavy;
 use crate::gateway::negotiate::{self, Compression};
 use crate::gateway::peer::Peer;
-use crate::gateway::server::Heavy;
 use crate::store::Snapshot;
 use crate::store::expose::expose;
 
