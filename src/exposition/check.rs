@@ -7,8 +7,7 @@
 use std::borrow::Cow;
 use std::collections::{HashMap, HashSet};
 use std::fmt::Write as _;
-
-use xxhash_rust::xxh3::Xxh3;
+use std::hash::{BuildHasher as _, Hasher as _, RandomState};
 
 use super::family::{Metric, MetricFamily, MetricType, SAMPLE_SUFFIXES, Value};
 use super::labels::{
@@ -109,54 +108,62 @@ fn collided(name: &str, other: &str) -> &'static str {
     if other.len() > name.len() && other.ends_with("_bucket") { "histogram" } else { "histogram or summary" }
 }
 
-/// Identity of a series: a 128-bit hash of the name and the labels as they are rendered.
-pub type Fingerprint = u128;
+/// Identity of a series: a hash of the name and the labels as they are rendered.
+pub type Fingerprint = u64;
+
+/// Hashes series, each process in its own way: nobody can make a series that has the fingerprint of another one's.
+#[derive(Debug, Clone, Default)]
+pub struct SeriesHash(RandomState);
 
 /// The fingerprints of one metric.
 pub type Fingerprints = std::iter::Flatten<std::array::IntoIter<Option<Fingerprint>, 3>>;
 
-/// The fingerprints of a metric, one for each way in which its names are rendered; mostly that is one. Label order does
-/// not count, nor do labels without value.
-pub fn fingerprints(family: &str, labels: &Labels) -> Fingerprints {
-    let names = labels.iter().map(|(name, _)| name);
-    let [first, second, third] = if Validation::Legacy.is_metric_name(family)
-        && names.into_iter().all(|name| Validation::Legacy.is_label_name(name))
-    {
-        [Some(fingerprint(family, labels, Escaping::Underscores)), None, None]
-    } else {
-        RENDERINGS.map(|escaping| Some(fingerprint(family, labels, escaping)))
-    };
-    // What two schemes write alike is one series all the same.
-    let second = second.filter(|_| second != first);
-    let third = third.filter(|_| third != first && third != second);
-    [first, second, third].into_iter().flatten()
-}
-
-fn fingerprint(family: &str, labels: &Labels, escaping: Escaping) -> Fingerprint {
-    let mut pairs: Vec<(Cow<'_, str>, &str)> = labels
-        .iter()
-        .filter(|(_, value)| !value.is_empty())
-        .map(|(name, value)| (escaping.escape_label(name), value))
-        .collect();
-    pairs.sort_unstable();
-    let mut hash = Xxh3::new();
-    hash.update(escaping.escape(family).as_bytes());
-    for (name, value) in &pairs {
-        // 0xFF is in no UTF-8 text, so the parts cannot run into each other.
-        hash.update(b"\xff");
-        hash.update(name.as_bytes());
-        hash.update(b"\xff");
-        hash.update(value.as_bytes());
+impl SeriesHash {
+    /// The fingerprints of a metric, one for each way in which its names are rendered; mostly that is one. Label order does
+    /// not count, nor do labels without value.
+    pub fn fingerprints(&self, family: &str, labels: &Labels) -> Fingerprints {
+        let mut names = labels.iter().map(|(name, _)| name);
+        let is_legacy = Validation::Legacy.is_metric_name(family)
+            && names.all(|name| Validation::Legacy.is_label_name(name));
+        let [first, second, third] = if is_legacy {
+            [Some(self.fingerprint(family, labels, Escaping::Underscores)), None, None]
+        } else {
+            RENDERINGS.map(|escaping| Some(self.fingerprint(family, labels, escaping)))
+        };
+        // What two schemes write alike is one series all the same.
+        let second = second.filter(|_| second != first);
+        let third = third.filter(|_| third != first && third != second);
+        [first, second, third].into_iter().flatten()
     }
-    hash.digest128()
+
+    fn fingerprint(&self, family: &str, labels: &Labels, escaping: Escaping) -> Fingerprint {
+        let mut pairs: Vec<(Cow<'_, str>, &str)> = labels
+            .iter()
+            .filter(|(_, value)| !value.is_empty())
+            .map(|(name, value)| (escaping.escape_label(name), value))
+            .collect();
+        pairs.sort_unstable();
+        let mut hash = self.0.build_hasher();
+        hash.write(escaping.escape(family).as_bytes());
+        for (name, value) in &pairs {
+            // 0xFF is in no UTF-8 text, so the parts cannot run into each other.
+            hash.write(b"\xff");
+            hash.write(name.as_bytes());
+            hash.write(b"\xff");
+            hash.write(value.as_bytes());
+        }
+        hash.finish()
+    }
 }
 
-/// Gives every metric the grouping labels and an `instance`, sorts the labels by name, and leaves one of several
-/// buckets or quantiles with the same bound (the last, as a later line wins everywhere).
-pub fn complete(family: &mut MetricFamily, grouping: &Labels) {
-    let names: HashSet<&str> = grouping.iter().map(|(name, _)| name).collect();
+/// Leaves each metric the labels that its group does not give it, sorted by name, and one of several buckets or quantiles
+/// with the same bound (the last, as a later line wins everywhere). [`completed`] gives them all labels again.
+pub fn strip(family: &mut MetricFamily, grouping: &Labels) {
+    let names: Vec<&str> = grouping.iter().map(|(name, _)| name).collect();
     for metric in &mut family.metrics {
-        metric.labels = completed(&metric.labels, grouping, &names);
+        if !metric.labels.is_empty() {
+            metric.labels = stripped(&metric.labels, &names);
+        }
         match &mut metric.value {
             Value::Histogram(histogram) => keep_last(&mut histogram.buckets, |bucket| bucket.upper_bound),
             Value::Summary(summary) => keep_last(&mut summary.quantiles, |quantile| quantile.quantile),
@@ -165,10 +172,29 @@ pub fn complete(family: &mut MetricFamily, grouping: &Labels) {
     }
 }
 
-fn completed(labels: &Labels, grouping: &Labels, names: &HashSet<&str>) -> Labels {
+/// `names` are the group's, in order.
+fn stripped(labels: &Labels, names: &[&str]) -> Labels {
     // The group's value replaces the metric's; a label that the metric has twice stays, and is a fault.
     let mut replaced = HashSet::new();
-    let own = labels.iter().filter(|(name, _)| !names.contains(name) || !replaced.insert(*name));
+    let is_given = |name: &str, value: &str| {
+        names.binary_search(&name).is_ok() || (name == INSTANCE_LABEL && value.is_empty())
+    };
+    let mut own: Vec<_> =
+        labels.iter().filter(|(name, value)| !is_given(name, value) || !replaced.insert(*name)).collect();
+    own.sort_by_key(|(name, _)| *name);
+    Labels::from_pairs(own)
+}
+
+/// Gives every metric of a family all its labels: see [`strip`] and [`completed`].
+pub fn complete(family: &mut MetricFamily, grouping: &Labels) {
+    strip(family, grouping);
+    for metric in &mut family.metrics {
+        metric.labels = completed(metric.labels.iter(), grouping);
+    }
+}
+
+/// All labels of a metric: its own, those of its group, and an `instance`; by name.
+pub fn completed<'a>(own: impl Iterator<Item = (&'a str, &'a str)>, grouping: &'a Labels) -> Labels {
     let mut pairs: Vec<_> = grouping.iter().chain(own).collect();
     if !pairs.iter().any(|(name, _)| *name == INSTANCE_LABEL) {
         pairs.push((INSTANCE_LABEL, ""));
@@ -215,22 +241,45 @@ impl Exposed for Nothing {
     }
 }
 
-/// Judges families that [`complete`] has been applied to; costs what they hold, however much is exposed.
-/// Returns the fingerprints of each family's series.
+/// Judges families that [`strip`] has been applied to, by themselves: beside nothing else. Returns the fingerprints of each
+/// family's series.
 ///
 /// # Errors
 /// Every fault found, in the order of the families.
-pub fn check(
+pub fn alone(
     families: &[MetricFamily],
-    exposed: &impl Exposed,
+    grouping: &Labels,
+    hash: &SeriesHash,
 ) -> Result<Vec<Vec<Fingerprint>>, Inconsistent> {
-    let mut check = Check::new(exposed);
     if families.iter().flat_map(|family| &family.metrics).any(|metric| metric.timestamp_ms.is_some()) {
         return Err(Inconsistent::Timestamps);
     }
+    let mut check = Check::new(&Nothing, Some(grouping), hash);
     let fingerprints = families.iter().map(|family| check.family(family)).collect();
     check.faults.into_result()?;
     Ok(fingerprints)
+}
+
+/// Judges families that are sound [`alone`] beside what is exposed; costs what they hold, however much that is.
+///
+/// # Errors
+/// Every fault found, in the order of the families.
+pub fn beside<'a>(
+    families: impl IntoIterator<Item = (&'a MetricFamily, &'a [Fingerprint])>,
+    grouping: &'a Labels,
+    exposed: &impl Exposed,
+    hash: &SeriesHash,
+) -> Result<(), Inconsistent> {
+    let mut check = Check::new(exposed, Some(grouping), hash);
+    for (family, series) in families {
+        if let Err(fault) = check.name_and_type(family) {
+            check.faults.add(|| fault);
+        } else if series.iter().any(|fingerprint| exposed.has_series(*fingerprint)) {
+            // Now it matters which.
+            check.family(family);
+        }
+    }
+    check.faults.into_result()
 }
 
 /// What [`keep_exposable`] has left, and what it has not.
@@ -247,7 +296,8 @@ pub struct Kept {
 /// Takes out what cannot be exposed together with the rest; of two that collide the first stays.
 pub fn keep_exposable(families: Vec<MetricFamily>) -> Kept {
     let (good, first_fault) = {
-        let mut check = Check::new(&Nothing);
+        let hash = SeriesHash::default();
+        let mut check = Check::new(&Nothing, None, &hash);
         let mut good: Vec<Vec<bool>> = Vec::with_capacity(families.len());
         for family in &families {
             let fits = check.name_and_type(family).map_err(|fault| check.faults.add(|| fault)).is_ok();
@@ -268,6 +318,9 @@ pub fn keep_exposable(families: Vec<MetricFamily>) -> Kept {
 
 struct Check<'a, E> {
     exposed: &'a E,
+    /// Labels of the group that the families do not have yet.
+    grouping: Option<&'a Labels>,
+    hash: &'a SeriesHash,
     /// Escaped names of the families judged so far.
     names: HashMap<Cow<'a, str>, (&'a str, MetricType)>,
     series: HashSet<Fingerprint>,
@@ -275,8 +328,15 @@ struct Check<'a, E> {
 }
 
 impl<'a, E: Exposed> Check<'a, E> {
-    fn new(exposed: &'a E) -> Self {
-        Self { exposed, names: HashMap::new(), series: HashSet::new(), faults: Faults::default() }
+    fn new(exposed: &'a E, grouping: Option<&'a Labels>, hash: &'a SeriesHash) -> Self {
+        Self {
+            exposed,
+            grouping,
+            hash,
+            names: HashMap::new(),
+            series: HashSet::new(),
+            faults: Faults::default(),
+        }
     }
 
     fn family(&mut self, family: &'a MetricFamily) -> Vec<Fingerprint> {
@@ -288,14 +348,23 @@ impl<'a, E: Exposed> Check<'a, E> {
         for metric in &family.metrics {
             match self.metric(family, metric) {
                 Ok(more) => fingerprints.extend(more),
-                Err(flaw) => self.faults.add(|| flaw.of(family, metric)),
+                Err(flaw) => self.add(flaw, family, metric),
             }
         }
         fingerprints
     }
 
     fn fits(&mut self, family: &MetricFamily, metric: &Metric) -> bool {
-        self.metric(family, metric).map_err(|flaw| self.faults.add(|| flaw.of(family, metric))).is_ok()
+        self.metric(family, metric).map_err(|flaw| self.add(flaw, family, metric)).is_ok()
+    }
+
+    fn add(&mut self, flaw: Flaw, family: &MetricFamily, metric: &Metric) {
+        let grouping = self.grouping;
+        self.faults.add(|| flaw.of(family, describe_all(metric, grouping)));
+    }
+
+    fn describe(&self, metric: &Metric) -> String {
+        describe_all(metric, self.grouping)
     }
 
     fn known(&self, escaped: &str) -> Option<(&str, MetricType)> {
@@ -329,7 +398,9 @@ impl<'a, E: Exposed> Check<'a, E> {
         match self.known(escaped) {
             Some((other, _)) if other != family.name => return Err(collision(other)),
             Some((_, expected)) if expected != family.kind => {
-                let Some(metric) = family.metrics.first().map(describe) else { return Ok(()) };
+                let Some(metric) = family.metrics.first().map(|metric| self.describe(metric)) else {
+                    return Ok(());
+                };
                 return Err(Inconsistent::TypeConflict { family: name(), metric, expected });
             }
             Some(_) | None => {}
@@ -363,21 +434,22 @@ impl<'a, E: Exposed> Check<'a, E> {
         Ok(())
     }
 
-    fn metric<'m>(&mut self, family: &MetricFamily, metric: &'m Metric) -> Result<Fingerprints, Flaw<'m>> {
-        let mut names = HashMap::with_capacity(metric.labels.len());
-        for (place, (label, _)) in metric.labels.iter().enumerate() {
+    fn metric(&mut self, family: &MetricFamily, metric: &Metric) -> Result<Fingerprints, Flaw> {
+        let labels = all_labels(metric, self.grouping);
+        let mut names = HashMap::with_capacity(labels.len());
+        for (place, (label, _)) in labels.iter().enumerate() {
             if !Validation::Utf8.is_label_name(label) || label.starts_with(RESERVED_PREFIX) {
-                return Err(Flaw::InvalidLabelName(label));
+                return Err(Flaw::InvalidLabelName(label.to_owned()));
             }
             if let Some(bound) = family.kind.bound_label().filter(|bound| *bound == label) {
                 return Err(Flaw::ExplicitBound(bound));
             }
             for escaped in label_renderings(label) {
                 if escaped == METRIC_NAME_LABEL {
-                    return Err(Flaw::InvalidLabelName(label));
+                    return Err(Flaw::InvalidLabelName(label.to_owned()));
                 }
                 if *names.entry(escaped).or_insert(place) != place {
-                    return Err(Flaw::DuplicateLabel(label));
+                    return Err(Flaw::DuplicateLabel(label.to_owned()));
                 }
             }
         }
@@ -386,7 +458,7 @@ impl<'a, E: Exposed> Check<'a, E> {
         {
             return Err(Flaw::BadHistogram(problem));
         }
-        let fingerprints = fingerprints(&family.name, &metric.labels);
+        let fingerprints = self.hash.fingerprints(&family.name, &labels);
         for fingerprint in fingerprints.clone() {
             if !self.series.insert(fingerprint) || self.exposed.has_series(fingerprint) {
                 return Err(Flaw::DuplicateSeries);
@@ -396,11 +468,23 @@ impl<'a, E: Exposed> Check<'a, E> {
     }
 }
 
+fn all_labels<'m>(metric: &'m Metric, grouping: Option<&Labels>) -> Cow<'m, Labels> {
+    match grouping {
+        None => Cow::Borrowed(&metric.labels),
+        Some(grouping) => Cow::Owned(completed(metric.labels.iter(), grouping)),
+    }
+}
+
+fn describe_all(metric: &Metric, grouping: Option<&Labels>) -> String {
+    let labels = all_labels(metric, grouping).into_owned();
+    describe(&Metric { labels, ..metric.clone() })
+}
+
 /// What is wrong with one metric, before it is put into words: a push may have millions of them.
-enum Flaw<'a> {
-    InvalidLabelName(&'a str),
+enum Flaw {
+    InvalidLabelName(String),
     ExplicitBound(&'static str),
-    DuplicateLabel(&'a str),
+    DuplicateLabel(String),
     BadHistogram(&'static str),
     DuplicateSeries,
 }
@@ -411,25 +495,22 @@ impl Inconsistent {
     pub fn in_group(self, grouping: &Labels) -> Self {
         match self {
             Self::WrongValue { family, labels, kind } => {
-                let names = grouping.iter().map(|(name, _)| name).collect();
-                Self::WrongValue { family, labels: completed(&labels, grouping, &names), kind }
+                let names: Vec<&str> = grouping.iter().map(|(name, _)| name).collect();
+                let labels = completed(stripped(&labels, &names).iter(), grouping);
+                Self::WrongValue { family, labels, kind }
             }
             other => other,
         }
     }
 }
 
-impl Flaw<'_> {
-    fn of(self, family: &MetricFamily, metric: &Metric) -> Inconsistent {
-        let (family, metric) = (family.name.clone(), describe(metric));
+impl Flaw {
+    fn of(self, family: &MetricFamily, metric: String) -> Inconsistent {
+        let family = family.name.clone();
         match self {
-            Self::InvalidLabelName(label) => {
-                Inconsistent::InvalidLabelName { family, metric, label: label.to_owned() }
-            }
+            Self::InvalidLabelName(label) => Inconsistent::InvalidLabelName { family, metric, label },
             Self::ExplicitBound(label) => Inconsistent::ExplicitBound { family, metric, label },
-            Self::DuplicateLabel(label) => {
-                Inconsistent::DuplicateLabel { family, metric, label: label.to_owned() }
-            }
+            Self::DuplicateLabel(label) => Inconsistent::DuplicateLabel { family, metric, label },
             Self::BadHistogram(problem) => Inconsistent::BadHistogram { family, metric, problem },
             Self::DuplicateSeries => Inconsistent::DuplicateSeries { family, metric },
         }

@@ -5,9 +5,9 @@ use super::labels::Escaping;
 use super::text::{encode, openmetrics};
 use super::{protobuf, text};
 
-/// A family as it is exposed: its head, and metrics from wherever they are kept.
-#[derive(Debug, Clone)]
-pub struct ExposedFamily<'a> {
+/// What a family has beside its metrics.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Head<'a> {
     /// See [`MetricFamily::name`].
     pub name: &'a str,
     /// See [`MetricFamily::help`]; never empty.
@@ -16,19 +16,16 @@ pub struct ExposedFamily<'a> {
     pub unit: Option<&'a str>,
     /// See [`MetricFamily::kind`].
     pub kind: MetricType,
-    /// The metrics, in the order of the exposition.
-    pub metrics: Vec<&'a Metric>,
 }
 
-impl<'a> ExposedFamily<'a> {
-    /// The head of a family, without its metrics.
-    pub fn head(family: &'a MetricFamily) -> Self {
+impl<'a> Head<'a> {
+    /// The head of a family.
+    pub fn of(family: &'a MetricFamily) -> Self {
         Self {
             name: &family.name,
             help: family.help.as_deref().filter(|help| !help.is_empty()),
             unit: family.unit.as_deref().filter(|unit| !unit.is_empty()),
             kind: family.kind,
-            metrics: Vec::new(),
         }
     }
 }
@@ -78,29 +75,59 @@ impl Format {
         format!("{media_type}; escaping={}", self.escaping.parameter())
     }
 
-    /// Appends a family. A unit that does not end the name is left out: Prometheus would refuse the scrape.
-    pub fn encode(self, out: &mut Vec<u8>, mut family: ExposedFamily<'_>) {
-        let name = self.escaping.escape(family.name);
-        let base =
-            name.strip_suffix("_total").filter(|_| family.kind == MetricType::Counter).unwrap_or(&name);
+    /// Appends a family.
+    pub fn encode<'m>(self, out: &mut Vec<u8>, head: Head<'_>, metrics: impl Iterator<Item = &'m Metric>) {
+        let mut body = Vec::new();
+        metrics.for_each(|metric| self.metric(&mut body, head, metric));
+        self.open(out, head, body.len());
+        out.extend_from_slice(&body);
+        self.close(out, head);
+    }
+
+    /// Appends what stands before the metrics of a family, which take so many bytes.
+    pub fn open(self, out: &mut Vec<u8>, head: Head<'_>, metrics_bytes: usize) {
+        let head = self.with_fitting_unit(head);
+        match self.syntax {
+            Syntax::Text => encode::encode_header(out, head.name, head.help, head.kind, self.escaping),
+            Syntax::OpenMetrics => openmetrics::open(out, head, self.escaping),
+            Syntax::ProtobufDelimited => protobuf::open(out, head, self.escaping, metrics_bytes),
+            Syntax::ProtobufText => protobuf::prototext::open(out, head, self.escaping),
+            Syntax::ProtobufCompact => protobuf::prototext::open_compact(out, head, self.escaping),
+        }
+    }
+
+    /// Appends a metric of a family. What it appends depends on nothing else, so it can be kept.
+    pub fn metric(self, out: &mut Vec<u8>, head: Head<'_>, metric: &Metric) {
+        match self.syntax {
+            Syntax::Text => encode::encode_metric(out, head.name, metric, self.escaping),
+            Syntax::OpenMetrics => openmetrics::metric(out, head, metric, self.escaping),
+            Syntax::ProtobufDelimited => protobuf::metric(out, metric, self.escaping),
+            Syntax::ProtobufText => protobuf::prototext::metric(out, metric, self.escaping),
+            Syntax::ProtobufCompact => protobuf::prototext::metric_compact(out, metric, self.escaping),
+        }
+    }
+
+    /// Appends what stands behind the metrics of a family.
+    pub fn close(self, out: &mut Vec<u8>, head: Head<'_>) {
+        let head = self.with_fitting_unit(head);
+        match self.syntax {
+            Syntax::Text | Syntax::OpenMetrics => {}
+            Syntax::ProtobufDelimited => protobuf::close(out, head),
+            Syntax::ProtobufText => protobuf::prototext::close(out, head),
+            Syntax::ProtobufCompact => protobuf::prototext::close_compact(out, head),
+        }
+    }
+
+    /// A unit that does not end the name is left out: Prometheus would refuse the scrape.
+    fn with_fitting_unit(self, head: Head<'_>) -> Head<'_> {
         let ends = |unit: &&str| {
+            let name = self.escaping.escape(head.name);
+            let is_counter = head.kind == MetricType::Counter;
+            let base = name.strip_suffix("_total").filter(|_| is_counter).unwrap_or(&name);
             unit.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'_')
                 && base.strip_suffix(unit).is_some_and(|rest| rest.ends_with('_'))
         };
-        family.unit = family.unit.filter(ends);
-        let family = &family;
-        match self.syntax {
-            Syntax::Text => {
-                encode::encode_header(out, family.name, family.help, family.kind, self.escaping);
-                for metric in &family.metrics {
-                    encode::encode_metric(out, family.name, metric, self.escaping);
-                }
-            }
-            Syntax::OpenMetrics => openmetrics::encode(out, family, self.escaping),
-            Syntax::ProtobufDelimited => protobuf::encode_exposed(out, family, self.escaping),
-            Syntax::ProtobufText => protobuf::prototext::encode(out, family, self.escaping),
-            Syntax::ProtobufCompact => protobuf::prototext::encode_compact(out, family, self.escaping),
-        }
+        Head { unit: head.unit.filter(ends), ..head }
     }
 
     /// Appends what ends an exposition.

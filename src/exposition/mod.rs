@@ -7,6 +7,7 @@
 //! exposed at all).
 
 pub mod check;
+mod compression;
 pub mod family;
 pub mod format;
 pub mod labels;
@@ -16,7 +17,8 @@ pub mod protobuf;
 pub mod registry;
 pub mod text;
 
+pub use compression::Compression;
 pub use family::{Metric, MetricFamily, MetricType, Value};
-pub use format::{ExposedFamily, Format, Syntax};
+pub use format::{Format, Head, Syntax};
 pub use labels::{Labels, Validation};
 pub use limits::{Exceeded, Limits, Rules};

@@ -15,7 +15,7 @@ use super::family::{
     Bucket, Count, Counter, Exemplar, Histogram, Metric, MetricFamily, MetricType, NativeBuckets,
     NativeHistogram, Quantile, Span, Summary, Timestamp, Value,
 };
-use super::format::ExposedFamily;
+use super::format::Head;
 use super::labels::{Escaping, Labels};
 use super::limits::{Exceeded, Limits};
 
@@ -76,9 +76,22 @@ pub fn encode<'a>(out: &mut Vec<u8>, families: impl IntoIterator<Item = &'a Metr
     }
 }
 
-/// Appends a family as it is exposed, with its length before it.
-pub fn encode_exposed(out: &mut Vec<u8>, family: &ExposedFamily<'_>, escaping: Escaping) {
-    write::exposed(family, escaping).encode_length_delimited(out).expect("a Vec grows as far as needed");
+/// Appends the length of a family whose metrics take so many bytes, and what it begins with.
+pub(super) fn open(out: &mut Vec<u8>, head: Head<'_>, escaping: Escaping, metrics_bytes: usize) {
+    let (begin, end) = (write::head(head, escaping), write::unit(head));
+    let bytes = begin.encoded_len() + metrics_bytes + end.encoded_len();
+    prost::encode_length_delimiter(bytes, out).expect("a Vec grows as far as needed");
+    begin.encode(out).expect("a Vec grows as far as needed");
+}
+
+/// Appends a metric as a field of its family.
+pub(super) fn metric(out: &mut Vec<u8>, metric: &Metric, escaping: Escaping) {
+    prost::encoding::message::encode(weigh::METRIC, &write::metric(metric, escaping), out);
+}
+
+/// Appends what a family ends with.
+pub(super) fn close(out: &mut Vec<u8>, head: Head<'_>) {
+    write::unit(head).encode(out).expect("a Vec grows as far as needed");
 }
 
 const TYPES: [MetricType; 6] = [
@@ -283,27 +296,37 @@ mod read {
 /// Model to wire.
 mod write {
     use super::{
-        Bucket, Count, Counter, Escaping, Exemplar, ExposedFamily, Histogram, Labels, Metric, MetricFamily,
-        Quantile, Span, Summary, TYPES, Timestamp, Value, wire,
+        Bucket, Count, Counter, Escaping, Exemplar, Head, Histogram, Labels, Metric, MetricFamily, Quantile,
+        Span, Summary, TYPES, Timestamp, Value, wire,
     };
 
     pub(super) fn family(family: &MetricFamily) -> wire::MetricFamily {
-        let metrics = family.metrics.iter().collect();
-        exposed(&ExposedFamily { metrics, ..ExposedFamily::head(family) }, Escaping::AllowUtf8)
-    }
-
-    pub(super) fn exposed(family: &ExposedFamily<'_>, escaping: Escaping) -> wire::MetricFamily {
-        let kind = TYPES.iter().position(|kind| *kind == family.kind).expect("every type has its number");
+        let head = Head::of(family);
         wire::MetricFamily {
-            name: Some(escaping.escape(family.name).into_owned().into_bytes()),
-            help: family.help.map(|help| help.as_bytes().to_vec()),
-            kind: Some(i32::try_from(kind).expect("there are six")),
-            metric: family.metrics.iter().map(|m| metric(m, escaping)).collect(),
-            unit: family.unit.map(|unit| unit.as_bytes().to_vec()),
+            metric: family.metrics.iter().map(|m| metric(m, Escaping::AllowUtf8)).collect(),
+            unit: unit(head).unit,
+            ..self::head(head, Escaping::AllowUtf8)
         }
     }
 
-    fn metric(metric: &Metric, escaping: Escaping) -> wire::Metric {
+    /// What stands before the metrics.
+    pub(super) fn head(head: Head<'_>, escaping: Escaping) -> wire::MetricFamily {
+        let kind = TYPES.iter().position(|kind| *kind == head.kind).expect("every type has its number");
+        wire::MetricFamily {
+            name: Some(escaping.escape(head.name).into_owned().into_bytes()),
+            help: head.help.map(|help| help.as_bytes().to_vec()),
+            kind: Some(i32::try_from(kind).expect("there are six")),
+            ..wire::MetricFamily::default()
+        }
+    }
+
+    /// What stands behind them.
+    pub(super) fn unit(head: Head<'_>) -> wire::MetricFamily {
+        let unit = head.unit.map(|unit| unit.as_bytes().to_vec());
+        wire::MetricFamily { unit, ..wire::MetricFamily::default() }
+    }
+
+    pub(super) fn metric(metric: &Metric, escaping: Escaping) -> wire::Metric {
         let mut out = wire::Metric {
             label: labels(&metric.labels, escaping),
             timestamp_ms: metric.timestamp_ms,

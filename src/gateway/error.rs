@@ -98,7 +98,6 @@ fn store_text(error: &StoreError) -> String {
             text
         }
         StoreError::TooManyGroups(groups) => format!("there are {groups} groups already, see --limit.groups"),
-        StoreError::QueueFull | StoreError::Closed => error.to_string(),
     }
 }
 
@@ -144,9 +143,7 @@ impl Failure {
             Self::TooOften | Self::TooManyPasswords | Self::Store(StoreError::TooManyGroups(_)) => {
                 StatusCode::TOO_MANY_REQUESTS
             }
-            Self::TooManyRequests(_)
-            | Self::TooManyBytes(_)
-            | Self::Store(StoreError::QueueFull | StoreError::Closed) => StatusCode::SERVICE_UNAVAILABLE,
+            Self::TooManyRequests(_) | Self::TooManyBytes(_) => StatusCode::SERVICE_UNAVAILABLE,
             Self::Unauthorized { .. } => StatusCode::UNAUTHORIZED,
             Self::Forbidden(_) => StatusCode::FORBIDDEN,
             Self::Internal => StatusCode::INTERNAL_SERVER_ERROR,
@@ -168,11 +165,9 @@ impl Failure {
             Self::Misroute(Misroute::Redirect { location, .. }) => Some((LOCATION, location.clone())),
             Self::Unauthorized { challenge } => Some((WWW_AUTHENTICATE, (*challenge).to_owned())),
             Self::Store(StoreError::TooManyGroups(_)) => Some((RETRY_AFTER, LATER.to_owned())),
-            Self::TooOften
-            | Self::TooManyPasswords
-            | Self::TooManyRequests(_)
-            | Self::TooManyBytes(_)
-            | Self::Store(StoreError::QueueFull | StoreError::Closed) => Some((RETRY_AFTER, SOON.to_owned())),
+            Self::TooOften | Self::TooManyPasswords | Self::TooManyRequests(_) | Self::TooManyBytes(_) => {
+                Some((RETRY_AFTER, SOON.to_owned()))
+            }
             _ => None,
         }
     }

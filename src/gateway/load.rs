@@ -96,40 +96,21 @@ impl Heavy {
         Self(Arc::new(Semaphore::new(at_a_time)))
     }
 
-    /// Does it when its turn comes.
+    /// Does it when its turn comes, unless whom it is for has hung up while waiting.
     pub(super) async fn run<T: Send + 'static>(
         &self,
         peer: &Peer,
         work: impl FnOnce() -> T + Send + 'static,
     ) -> Result<T, Failure> {
-        self.turn(peer).await?.run(work).await
-    }
-
-    /// Waits for a turn.
-    ///
-    /// # Errors
-    /// Where whom it is for has hung up while waiting.
-    pub(super) async fn turn(&self, peer: &Peer) -> Result<Turn, Failure> {
-        if let Ok(permit) = self.0.clone().try_acquire_owned() {
-            return Ok(Turn(Arc::new(permit)));
-        }
-        let permit = self.0.clone().acquire_owned().await.map_err(|_| Failure::Internal)?;
-        if peer.has_hung_up() {
-            return Err(Failure::ClientGone);
-        }
-        Ok(Turn(Arc::new(permit)))
-    }
-}
-
-/// Stands for one of those that may work; lasts until it is dropped and its work has ended.
-pub(super) struct Turn(Arc<OwnedSemaphorePermit>);
-
-impl Turn {
-    pub(super) async fn run<T: Send + 'static>(
-        &self,
-        work: impl FnOnce() -> T + Send + 'static,
-    ) -> Result<T, Failure> {
-        let permit = self.0.clone();
+        let permit = if let Ok(permit) = self.0.clone().try_acquire_owned() {
+            permit
+        } else {
+            let permit = self.0.clone().acquire_owned().await.map_err(|_| Failure::Internal)?;
+            if peer.has_hung_up() {
+                return Err(Failure::ClientGone);
+            }
+            permit
+        };
         let work = move || {
             let done = work();
             drop(permit);

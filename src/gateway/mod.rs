@@ -5,6 +5,7 @@
 //! drop-in for the Pushgateway: paths, answers, texts and metric names are its.
 
 pub mod access;
+mod body;
 pub mod encoding;
 mod error;
 mod handlers;
@@ -45,7 +46,7 @@ pub async fn serve(
     shutdown: impl Future<Output = ()>,
 ) {
     let telemetry = Telemetry::new();
-    let store = Store::start(Settings {
+    let store = Store::new(Settings {
         own: telemetry.own_types(),
         quarantine: config.consistency == Consistency::Quarantined,
         groups_max: config.limits.groups,

@@ -5,29 +5,7 @@ use hyper::header::{ACCEPT, ACCEPT_ENCODING, CONTENT_TYPE, HeaderName};
 use mime::Mime;
 
 use crate::exposition::labels::Escaping;
-use crate::exposition::{Format, Syntax};
-
-/// How an answer is compressed.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Compression {
-    /// Not at all.
-    Identity,
-    /// RFC 1952.
-    Gzip,
-    /// RFC 8878.
-    Zstd,
-}
-
-impl Compression {
-    /// Its name in `Content-Encoding`.
-    pub fn name(self) -> Option<&'static str> {
-        match self {
-            Self::Identity => None,
-            Self::Gzip => Some("gzip"),
-            Self::Zstd => Some("zstd"),
-        }
-    }
-}
+use crate::exposition::{Compression, Format, Syntax};
 
 /// The format that is asked for, as `expfmt.Negotiate` finds it: the first known type by weight; an `escaping` counts
 /// wherever it stands before that. Everybody who asks for nothing known gets text.

@@ -6,13 +6,11 @@ use std::pin::pin;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use bytes::Bytes;
-use http_body_util::{BodyExt as _, Full};
 use hyper::body::{Body as _, Incoming};
 use hyper::header::{ALLOW, HOST, HeaderValue};
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
-use hyper::{Method, Request, Response, StatusCode, Version};
+use hyper::{Method, Request, StatusCode, Version};
 use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::server::graceful::{GracefulShutdown, Watcher};
 use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore, mpsc};
@@ -179,7 +177,7 @@ async fn connection(shared: Arc<Shared>, client: Client, place: Place, watcher: 
 }
 
 /// Answers one request, whatever it is, and counts it.
-async fn serve(shared: &Shared, peer: &Peer, request: Request<Incoming>) -> Response<Full<Bytes>> {
+async fn serve(shared: &Shared, peer: &Peer, request: Request<Incoming>) -> Answer {
     let start = Instant::now();
     let method = request.method().clone();
     let load = shared.load(&method);
@@ -205,30 +203,14 @@ async fn serve(shared: &Shared, peer: &Peer, request: Request<Incoming>) -> Resp
     answer
 }
 
-/// A body that counts as held, and its request as being served, until the kernel has all of it.
-struct Unsent {
-    bytes: Bytes,
-    _served: Served,
-    _held: HeldBytes,
-}
-
-impl AsRef<[u8]> for Unsent {
-    fn as_ref(&self) -> &[u8] {
-        &self.bytes
-    }
-}
-
 /// Ties an answer's body to what counts it.
 async fn hold(answer: Answer, served: Served, mut held: HeldBytes) -> Result<Answer, Failure> {
-    let (parts, body) = answer.into_parts();
-    let Ok(body) = body.collect().await;
-    let bytes = body.to_bytes();
+    let bytes = answer.body().len();
     // Small ones are always given: whoever asks how the gateway is must hear of it.
-    if bytes.len() > SMALL_ANSWER_BYTES_MAX {
-        held.grow_up_to_a_quarter(bytes.len()).await?;
+    if bytes > SMALL_ANSWER_BYTES_MAX {
+        held.grow_up_to_a_quarter(bytes).await?;
     }
-    let body = Bytes::from_owner(Unsent { bytes, _served: served, _held: held });
-    Ok(Response::from_parts(parts, Full::new(body)))
+    Ok(answer.map(|body| body.counted(served, held)))
 }
 
 /// The name under which a route's requests are counted, if they are.
@@ -316,7 +298,7 @@ async fn answer(
             let (head, body) = request.into_parts();
             push::push(shared, key?, mode, &head.headers, body, peer).await
         }
-        Route::Delete { key } => push::delete(&shared.store, key?).await,
+        Route::Delete { key } => push::delete(&shared.store, key?),
         Route::Scrape => {
             let snapshot = visible(shared, identity, peer).await?;
             let own = shared.telemetry.gather(&snapshot);
@@ -333,8 +315,8 @@ async fn answer(
             api_v1::metrics(visible(shared, identity, peer).await?, &shared.reads.heavy, peer).await
         }
         Route::ApiOptions => Ok(api_v1::options()),
-        Route::Wipe => admin::wipe(&shared.store).await,
-        Route::Healthy | Route::Ready => Ok(admin::health(&shared.store)),
+        Route::Wipe => admin::wipe(&shared.store),
+        Route::Healthy | Route::Ready => Ok(admin::health()),
         Route::Quit if shared.lifecycle => {
             shared.quit.notify_one();
             Ok(admin::goodbye())
@@ -350,10 +332,10 @@ async fn answer(
 }
 
 /// What one may look at.
-async fn visible(shared: &Shared, identity: &Identity, peer: &Peer) -> Result<Arc<Snapshot>, Failure> {
+async fn visible(shared: &Shared, identity: &Identity, peer: &Peer) -> Result<Snapshot, Failure> {
     let snapshot = shared.store.snapshot();
     let Some(jobs) = identity.jobs().cloned() else { return Ok(snapshot) };
-    let only = move || Arc::new(snapshot.only(|key| jobs.is_match(key.job())));
+    let only = move || snapshot.only(|key| jobs.is_match(key.job()));
     shared.reads.heavy.run(peer, only).await
 }
 

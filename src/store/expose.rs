@@ -1,52 +1,108 @@
-//! A snapshot as one exposition.
+//! A snapshot as one exposition, in pieces: those that have not changed are the same bytes as last time.
 
-use std::cmp::Ordering;
 use std::collections::BTreeMap;
 
-use super::group::{PUSH_FAILURE_TIME, PUSH_TIME, Snapshot};
-use crate::exposition::{ExposedFamily, Format, Metric, MetricFamily, MetricType};
+use bytes::Bytes;
 
-/// Appends everything: families by name; in each the metrics by number of labels and then by label values, as client_golang
-/// orders them. `own` families stand beside pushed ones of the same name, with their own help.
-pub fn expose(out: &mut Vec<u8>, snapshot: &Snapshot, own: &[MetricFamily], format: Format) {
-    let mut families: BTreeMap<&str, ExposedFamily<'_>> = BTreeMap::new();
-    for (name, groups) in &snapshot.families {
-        let oldest =
-            groups.values().min_by_key(|stored| stored.since).expect("no name is kept without group");
-        let metrics = groups.values().flat_map(|stored| &stored.family.metrics).collect();
-        families.insert(name, ExposedFamily { metrics, ..ExposedFamily::head(&oldest.family) });
+use super::group::exposition_order;
+use super::segments::FamilySegments;
+use super::snapshot::Snapshot;
+use crate::exposition::{Compression, Format, Head, Metric, MetricFamily};
+
+/// Smaller pieces are put together, and compressed together.
+const PIECE_BYTES_MIN: usize = 16 * 1024;
+/// What was put together is sent when it has grown to this.
+const PIECE_BYTES_MAX: usize = 64 * 1024;
+
+/// Everything: families by name; `own` families stand beside pushed ones of the same name, with their own help.
+pub fn expose(
+    snapshot: &Snapshot,
+    own: &[MetricFamily],
+    format: Format,
+    compression: Compression,
+) -> Vec<Bytes> {
+    let mut out = Pieces { compression, sent: Vec::new(), small: Vec::new() };
+    let mut own: BTreeMap<&str, &MetricFamily> = own.iter().map(|family| (&*family.name, family)).collect();
+    for (name, exposed) in snapshot.exposed().filter(|(_, exposed)| !exposed.is_empty()) {
+        let later = own.split_off(name);
+        own.into_values().for_each(|family| out.own(format, family));
+        own = later;
+        match own.remove(name) {
+            Some(family) => out.merged(snapshot, exposed, format, family),
+            None => out.family(snapshot, exposed, format),
+        }
     }
-    for family in own {
-        let head = ExposedFamily::head(family);
-        let help = head.help;
-        let merged = families.entry(&family.name).or_insert(head);
-        merged.help = help;
-        merged.metrics.extend(&family.metrics);
-    }
-    if !snapshot.groups.is_empty() {
-        let groups = || snapshot.groups.values();
-        let push_times = groups().map(|group| &*group.push_time);
-        let push_failure_times = groups().map(|group| &*group.push_failure_time);
-        families.insert(PUSH_TIME.0, timestamps(PUSH_TIME, push_times));
-        families.insert(PUSH_FAILURE_TIME.0, timestamps(PUSH_FAILURE_TIME, push_failure_times));
-    }
-    for mut family in families.into_values().filter(|family| !family.metrics.is_empty()) {
-        family.metrics.sort_by(|a, b| order(a, b));
-        format.encode(out, family);
-    }
-    format.finish(out);
+    own.into_values().for_each(|family| out.own(format, family));
+    format.finish(&mut out.small);
+    out.finish()
 }
 
-fn timestamps<'a>(
-    (name, help): (&'static str, &'static str),
-    metrics: impl Iterator<Item = &'a Metric>,
-) -> ExposedFamily<'a> {
-    ExposedFamily { name, help: Some(help), unit: None, kind: MetricType::Gauge, metrics: metrics.collect() }
+struct Pieces {
+    compression: Compression,
+    sent: Vec<Bytes>,
+    /// What is too small to be sent by itself, not compressed yet.
+    small: Vec<u8>,
 }
 
-fn order(a: &Metric, b: &Metric) -> Ordering {
-    let values = |metric: &Metric| metric.labels.len();
-    values(a)
-        .cmp(&values(b))
-        .then_with(|| a.labels.iter().map(|(_, value)| value).cmp(b.labels.iter().map(|(_, value)| value)))
+impl Pieces {
+    fn family(&mut self, snapshot: &Snapshot, exposed: &FamilySegments, format: Format) {
+        let Some(head) = exposed.exposed_head() else { return };
+        let rendered: Vec<_> = exposed
+            .segments()
+            .iter()
+            .map(|segment| exposed.rendered(segment, snapshot, format, self.compression))
+            .collect();
+        format.open(&mut self.small, head, rendered.iter().map(|rendered| rendered.plain_bytes).sum());
+        for (segment, rendered) in exposed.segments().iter().zip(rendered) {
+            if rendered.plain_bytes >= PIECE_BYTES_MIN {
+                self.send_small();
+                self.sent.push(rendered.bytes);
+            } else {
+                let plain = exposed.rendered(segment, snapshot, format, Compression::Identity);
+                self.small.extend_from_slice(&plain.bytes);
+                self.send_small_if_large();
+            }
+        }
+        format.close(&mut self.small, head);
+    }
+
+    fn own(&mut self, format: Format, family: &MetricFamily) {
+        if !family.metrics.is_empty() {
+            let mut metrics: Vec<&Metric> = family.metrics.iter().collect();
+            metrics.sort_by(|a, b| exposition_order(&a.labels, &b.labels));
+            format.encode(&mut self.small, Head::of(family), metrics.into_iter());
+            self.send_small_if_large();
+        }
+    }
+
+    /// A family that is pushed and the gateway's own as well.
+    fn merged(&mut self, snapshot: &Snapshot, exposed: &FamilySegments, format: Format, own: &MetricFamily) {
+        let mut metrics = own.metrics.clone();
+        for segment in exposed.segments() {
+            exposed.for_each(segment, snapshot, |metric| metrics.push(metric));
+        }
+        self.own(format, &MetricFamily { metrics, ..own.clone() });
+    }
+
+    fn send_small_if_large(&mut self) {
+        if self.small.len() >= PIECE_BYTES_MAX {
+            self.send_small();
+        }
+    }
+
+    fn send_small(&mut self) {
+        if !self.small.is_empty() {
+            let piece = std::mem::take(&mut self.small);
+            self.sent.push(self.compression.compress(piece).into());
+        }
+    }
+
+    fn finish(mut self) -> Vec<Bytes> {
+        self.send_small();
+        if self.sent.is_empty() {
+            // Even nothing has to look compressed.
+            self.sent.push(self.compression.compress(Vec::new()).into());
+        }
+        self.sent
+    }
 }

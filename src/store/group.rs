@@ -1,11 +1,13 @@
-//! Groups, and the snapshots that hold them.
+//! Groups, as they are stored.
 
+use std::cmp::Ordering;
 use std::sync::Arc;
 
-use imbl::OrdMap;
+use smallvec::SmallVec;
 
-use crate::exposition::check::{self, Fingerprint, Inconsistent};
-use crate::exposition::{Metric, MetricFamily, MetricType, Value};
+use super::metric::StoredMetric;
+use crate::exposition::check::{Inconsistent, completed};
+use crate::exposition::{Head, Labels, Metric, MetricFamily, MetricType, Value, native};
 use crate::grouping::GroupingKey;
 
 /// Nanoseconds since 1970; 0 stands for never.
@@ -26,69 +28,155 @@ pub const PUSH_TIME: (&str, &str) =
 pub const PUSH_FAILURE_TIME: (&str, &str) =
     ("push_failure_time_seconds", "Last Unix time when changing this group in the Pushgateway failed.");
 
+/// Stands for a group as long as it is stored, and then for another one.
+pub(super) type Slot = u32;
+
 /// What was pushed under one grouping key.
 #[derive(Debug, Clone)]
 pub struct Group {
-    /// The key; the writer's maps share it.
+    /// The key; all that know the group share it.
     pub key: Arc<GroupingKey>,
-    /// Families by name.
-    pub families: OrdMap<Arc<str>, Arc<StoredFamily>>,
-    /// The group's metric of [`PUSH_TIME`].
-    pub push_time: Arc<Metric>,
-    /// The group's metric of [`PUSH_FAILURE_TIME`].
-    pub push_failure_time: Arc<Metric>,
+    /// By name.
+    pub(super) families: Vec<StoredFamily>,
     /// When a push was last taken.
     pub succeeded_at: UnixNanos,
     /// When a push was last refused.
     pub failed_at: UnixNanos,
     /// When the first push came, whatever became of it.
     pub since: UnixNanos,
-    /// Stands for the group in the index.
-    pub(super) id: GroupId,
+    /// How many changes there had been when the group came to be: tells which of two is older.
+    pub(super) sequence: u64,
 }
 
-/// Identity of a group for as long as it lives.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub struct GroupId(pub(super) u64);
-
-/// A family of one group, with the group's labels on every metric.
+/// A family of one group.
 #[derive(Debug, Clone)]
 pub struct StoredFamily {
-    /// The family.
-    pub family: MetricFamily,
-    /// When the group first had a family of this name, in pushes since the start. Of several help texts the oldest wins.
-    pub since: u64,
+    /// What it has in common with that of other groups, and shares with them where it can.
+    pub(super) head: Arc<StoredHead>,
     /// When it was pushed.
     pub pushed_at: UnixNanos,
-    /// Why it is not exposed, if it is not.
-    pub aside: Option<Arc<Inconsistent>>,
-    /// Identities of the metrics, where they are exposed.
-    pub(super) fingerprints: Vec<Fingerprint>,
+    /// Most families have one.
+    pub(super) metrics: SmallVec<[StoredMetric; 1]>,
 }
 
-impl Group {
-    pub(super) fn new(key: GroupingKey, id: GroupId, since: UnixNanos) -> Self {
-        let zero = Arc::new(timestamp(&key, 0.0));
-        Self {
-            key: Arc::new(key),
-            families: OrdMap::new(),
-            push_time: zero.clone(),
-            push_failure_time: zero,
-            succeeded_at: UnixNanos::default(),
-            failed_at: UnixNanos::default(),
-            since,
-            id,
+/// What a family has beside its metrics.
+#[derive(Debug, PartialEq)]
+pub(super) struct StoredHead {
+    pub(super) name: Arc<str>,
+    pub(super) kind: MetricType,
+    pub(super) help: Option<Box<str>>,
+    pub(super) unit: Option<Box<str>>,
+    pub(super) place: Place,
+}
+
+/// Where a family is exposed.
+#[derive(Debug, PartialEq)]
+pub(super) enum Place {
+    /// With the family of this number in all groups.
+    Exposed(u32),
+    /// Nowhere, because of this.
+    Aside(Inconsistent),
+}
+
+impl StoredHead {
+    pub(super) fn new(family: &MetricFamily, name: Arc<str>, place: Place) -> Self {
+        let text = |text: &Option<String>| text.as_deref().map(Box::from);
+        Self { name, kind: family.kind, help: text(&family.help), unit: text(&family.unit), place }
+    }
+
+    /// Whether a pushed family has the same one.
+    pub(super) fn is_of(&self, family: &MetricFamily) -> bool {
+        *self.name == *family.name
+            && self.kind == family.kind
+            && self.help.as_deref() == family.help.as_deref()
+            && self.unit.as_deref() == family.unit.as_deref()
+    }
+
+    pub(super) fn as_head(&self) -> Head<'_> {
+        Head {
+            name: &self.name,
+            help: self.help.as_deref().filter(|help| !help.is_empty()),
+            unit: self.unit.as_deref().filter(|unit| !unit.is_empty()),
+            kind: self.kind,
+        }
+    }
+}
+
+impl StoredFamily {
+    /// Why it is not exposed, if it is not.
+    pub fn aside(&self) -> Option<&Inconsistent> {
+        match &self.head.place {
+            Place::Exposed(_) => None,
+            Place::Aside(reason) => Some(reason),
         }
     }
 
-    pub(super) fn succeeded(&mut self, at: UnixNanos) {
-        self.succeeded_at = at;
-        self.push_time = Arc::new(timestamp(&self.key, at.seconds()));
+    /// The family with the labels that it is exposed with.
+    pub fn to_family(&self, key: &GroupingKey) -> MetricFamily {
+        let metrics = self.metrics.iter().map(|metric| metric.to_metric(self.head.kind, key)).collect();
+        let text = |text: &Option<Box<str>>| text.as_deref().map(str::to_owned);
+        MetricFamily {
+            name: self.head.name.to_string(),
+            help: text(&self.head.help),
+            unit: text(&self.head.unit),
+            kind: self.head.kind,
+            metrics,
+        }
     }
 
-    pub(super) fn failed(&mut self, at: UnixNanos) {
-        self.failed_at = at;
-        self.push_failure_time = Arc::new(timestamp(&self.key, at.seconds()));
+    /// About how many bytes it takes in a text.
+    pub(super) fn text_bytes(&self, key: &GroupingKey) -> usize {
+        let common = self.head.name.len() + labels_bytes(key);
+        let metric = |metric: &StoredMetric| {
+            let (own, lines) = metric.text_bytes();
+            (common + own + VALUE_BYTES) * lines
+        };
+        self.metrics.iter().map(metric).sum()
+    }
+}
+
+/// A value, and what stands around it in its line.
+const VALUE_BYTES: usize = 24;
+
+fn labels_bytes(key: &GroupingKey) -> usize {
+    key.labels().text_bytes() + 4 * key.labels().len()
+}
+
+impl Group {
+    pub(super) fn new(key: GroupingKey, since: UnixNanos, sequence: u64) -> Self {
+        let never = UnixNanos::default();
+        Self {
+            key: Arc::new(key),
+            families: Vec::new(),
+            succeeded_at: never,
+            failed_at: never,
+            since,
+            sequence,
+        }
+    }
+
+    /// Families by name.
+    pub fn families(&self) -> &[StoredFamily] {
+        &self.families
+    }
+
+    /// The group's metric of [`PUSH_TIME`].
+    pub fn push_time(&self) -> Metric {
+        self.time(self.succeeded_at)
+    }
+
+    /// The group's metric of [`PUSH_FAILURE_TIME`].
+    pub fn push_failure_time(&self) -> Metric {
+        self.time(self.failed_at)
+    }
+
+    fn time(&self, at: UnixNanos) -> Metric {
+        Metric { labels: self.labels(), value: Value::Gauge(at.seconds()), timestamp_ms: None }
+    }
+
+    /// The labels of a metric that has none of its own.
+    pub(super) fn labels(&self) -> Labels {
+        completed(std::iter::empty(), self.key.labels())
     }
 
     /// Whether a push was ever taken.
@@ -100,41 +188,67 @@ impl Group {
     pub fn last_push_successful(&self) -> bool {
         self.failed_at <= self.succeeded_at
     }
-}
 
-fn timestamp(key: &GroupingKey, at: f64) -> Metric {
-    let mut family = MetricFamily::new("", MetricType::Gauge);
-    family.metrics.push(Metric { labels: key.labels().clone(), value: Value::Gauge(at), timestamp_ms: None });
-    check::complete(&mut family, key.labels());
-    family.metrics.swap_remove(0)
-}
+    fn find(&self, name: &str) -> Result<usize, usize> {
+        self.families.binary_search_by(|family| (*family.head.name).cmp(name))
+    }
 
-/// An immutable state of the store. Cloning shares everything.
-#[derive(Debug, Clone, Default)]
-pub struct Snapshot {
-    /// All groups, by key.
-    pub groups: OrdMap<Arc<GroupingKey>, Arc<Group>>,
-    /// All families that are exposed, by name and then by group.
-    pub families: OrdMap<Arc<str>, OrdMap<Arc<GroupingKey>, Arc<StoredFamily>>>,
-    /// How many families of groups are not exposed, because others contradict them.
-    pub aside: usize,
-}
+    pub(super) fn family(&self, name: &str) -> Option<&StoredFamily> {
+        self.find(name).ok().map(|at| &self.families[at])
+    }
 
-impl Snapshot {
-    /// The same state, with some of the groups only.
-    #[must_use]
-    pub fn only(&self, is_wanted: impl Fn(&GroupingKey) -> bool) -> Self {
-        let mut only = Self::default();
-        for (key, group) in self.groups.iter().filter(|(key, _)| is_wanted(key)) {
-            only.groups.insert(key.clone(), group.clone());
-            for (name, stored) in &group.families {
-                if stored.aside.is_some() {
-                    only.aside += 1;
-                } else {
-                    only.families.entry(name.clone()).or_default().insert(key.clone(), stored.clone());
-                }
-            }
+    pub(super) fn family_mut(&mut self, name: &str) -> Option<&mut StoredFamily> {
+        self.find(name).ok().map(|at| &mut self.families[at])
+    }
+
+    /// Takes a family in, in the place of one with the same name.
+    pub(super) fn insert(&mut self, family: StoredFamily) {
+        match self.find(&family.head.name) {
+            Ok(at) => self.families[at] = family,
+            Err(at) => self.families.insert(at, family),
         }
-        only
+    }
+
+    pub(super) fn remove(&mut self, name: &str) -> Option<StoredFamily> {
+        self.find(name).ok().map(|at| self.families.remove(at))
+    }
+
+    /// Whether it exposes exactly the series of a pushed family, whose values are good.
+    pub(super) fn has_series_of(&self, family: &MetricFamily) -> bool {
+        let Some(stored) = self.family(&family.name) else { return false };
+        let is_good = |value: &Value| match value {
+            Value::Histogram(histogram) => native::fault(histogram).is_none(),
+            _ => true,
+        };
+        stored.aside().is_none()
+            && stored.head.is_of(family)
+            && !family.metrics.is_empty()
+            && stored.metrics.len() == family.metrics.len()
+            && stored.metrics.iter().zip(&family.metrics).all(|(stored, new)| {
+                new.timestamp_ms.is_none() && stored.has_labels(&new.labels) && is_good(&new.value)
+            })
+    }
+
+    /// About how many bytes a time of it takes in a text.
+    pub(super) fn time_bytes(&self, family: &str) -> usize {
+        family.len() + labels_bytes(&self.key) + VALUE_BYTES
+    }
+}
+
+/// The order of metrics in a family: by the number of labels and then by their values, as client_golang has it.
+pub(super) fn exposition_order(a: &Labels, b: &Labels) -> Ordering {
+    let values = |labels: &Labels| labels.len();
+    values(a)
+        .cmp(&values(b))
+        .then_with(|| a.iter().map(|(_, value)| value).cmp(b.iter().map(|(_, value)| value)))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_stored_family_is_small() {
+        assert!(size_of::<StoredFamily>() <= 56, "{}", size_of::<StoredFamily>());
     }
 }

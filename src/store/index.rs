@@ -3,19 +3,20 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 
-use super::group::{Group, GroupId, PUSH_FAILURE_TIME, PUSH_TIME, StoredFamily};
-use crate::exposition::MetricType;
-use crate::exposition::check::{self, Exposed, Fingerprint, Inconsistent};
-use crate::exposition::labels::renderings;
+use hashbrown::HashTable;
 
-/// The index over all stored families.
+use super::group::{Group, PUSH_FAILURE_TIME, PUSH_TIME, Slot};
+use crate::exposition::check::{self, Exposed, Fingerprint, Inconsistent, SeriesHash};
+use crate::exposition::labels::renderings;
+use crate::exposition::{MetricFamily, MetricType};
+
+/// The index over all exposed families.
 pub(super) struct Index {
     /// By each name that a family is exposed under, escaped one way or another.
     names: HashMap<String, Exposing>,
-    series: HashMap<Fingerprint, GroupId>,
-    /// Groups by the labels of their push times.
-    groups: HashMap<Fingerprint, GroupId>,
+    series: HashTable<Series>,
     own: HashMap<String, MetricType>,
+    hash: SeriesHash,
 }
 
 struct Exposing {
@@ -26,51 +27,84 @@ struct Exposing {
     groups: usize,
 }
 
+/// A series and the group that it belongs to, as small as can be.
+struct Series {
+    fingerprint: [u32; 2],
+    slot: Slot,
+}
+
+#[allow(clippy::cast_possible_truncation)]
+fn halves(fingerprint: Fingerprint) -> [u32; 2] {
+    [(fingerprint >> 32) as u32, fingerprint as u32]
+}
+
+fn whole([high, low]: [u32; 2]) -> Fingerprint {
+    Fingerprint::from(high) << 32 | Fingerprint::from(low)
+}
+
 impl Index {
-    pub(super) fn new(own: HashMap<String, MetricType>) -> Self {
+    pub(super) fn new(own: HashMap<String, MetricType>, hash: SeriesHash) -> Self {
         let times = [PUSH_TIME.0, PUSH_FAILURE_TIME.0].map(|name| (name.to_owned(), MetricType::Gauge));
         let own = own.into_iter().chain(times).collect();
-        Self { names: HashMap::new(), series: HashMap::new(), groups: HashMap::new(), own }
+        Self { names: HashMap::new(), series: HashTable::new(), own, hash }
+    }
+
+    pub(super) fn hash(&self) -> &SeriesHash {
+        &self.hash
     }
 
     /// Takes a group in.
     ///
     /// # Errors
     /// Where another group's labels differ only in labels without value: to Prometheus they are the same.
-    pub(super) fn add_group(&mut self, group: &Group) -> Result<(), Inconsistent> {
-        let labels = &group.push_time.labels;
-        let fingerprints = check::fingerprints(PUSH_TIME.0, labels);
-        if fingerprints.clone().any(|fingerprint| self.groups.contains_key(&fingerprint)) {
-            return Err(check::duplicate(PUSH_TIME.0, &group.push_time));
+    pub(super) fn add_group(&mut self, slot: Slot, group: &Group) -> Result<(), Inconsistent> {
+        let time = group.push_time();
+        let fingerprints = self.hash.fingerprints(PUSH_TIME.0, &time.labels);
+        if fingerprints.clone().any(|fingerprint| self.owner(fingerprint).is_some()) {
+            return Err(check::duplicate(PUSH_TIME.0, &time));
         }
-        self.groups.extend(fingerprints.map(|fingerprint| (fingerprint, group.id)));
+        fingerprints.for_each(|fingerprint| self.add_series(fingerprint, slot));
         Ok(())
     }
 
     pub(super) fn remove_group(&mut self, group: &Group) {
-        for fingerprint in check::fingerprints(PUSH_TIME.0, &group.push_time.labels) {
-            self.groups.remove(&fingerprint);
+        let fingerprints = self.hash.fingerprints(PUSH_TIME.0, &group.labels());
+        fingerprints.for_each(|fingerprint| self.remove_series(fingerprint));
+    }
+
+    fn owner(&self, fingerprint: Fingerprint) -> Option<Slot> {
+        let halves = halves(fingerprint);
+        self.series.find(fingerprint, |series| series.fingerprint == halves).map(|series| series.slot)
+    }
+
+    fn add_series(&mut self, fingerprint: Fingerprint, slot: Slot) {
+        let series = Series { fingerprint: halves(fingerprint), slot };
+        self.series.insert_unique(fingerprint, series, |series| whole(series.fingerprint));
+    }
+
+    fn remove_series(&mut self, fingerprint: Fingerprint) {
+        let halves = halves(fingerprint);
+        if let Ok(entry) = self.series.find_entry(fingerprint, |series| series.fingerprint == halves) {
+            entry.remove();
         }
     }
 
-    pub(super) fn add(&mut self, group: GroupId, name: &Arc<str>, stored: &StoredFamily) {
-        let kind = stored.family.kind;
+    /// Takes in a family of a group, whose series have these fingerprints.
+    pub(super) fn add(&mut self, slot: Slot, name: &Arc<str>, kind: MetricType, series: &[Fingerprint]) {
         for escaped in renderings(name) {
-            let exposing = || Exposing { name: name.clone(), kind, groups: 0 };
-            self.names.entry(escaped.into_owned()).or_insert_with(exposing).groups += 1;
+            if let Some(exposing) = self.names.get_mut(&*escaped) {
+                exposing.groups += 1;
+            } else {
+                let exposing = Exposing { name: name.clone(), kind, groups: 1 };
+                self.names.insert(escaped.into_owned(), exposing);
+            }
         }
-        self.series.extend(stored.fingerprints.iter().map(|fingerprint| (*fingerprint, group)));
+        series.iter().for_each(|fingerprint| self.add_series(*fingerprint, slot));
     }
 
-    /// Takes everything out but the gateway's own.
-    pub(super) fn clear(&mut self) {
-        self.names.clear();
-        self.series.clear();
-        self.groups.clear();
-    }
-
-    pub(super) fn remove(&mut self, stored: &StoredFamily) {
-        for escaped in renderings(&stored.family.name) {
+    /// Takes out a family of a group, which is given with all its labels.
+    pub(super) fn remove(&mut self, family: &MetricFamily) {
+        for escaped in renderings(&family.name) {
             if let Some(entry) = self.names.get_mut(&*escaped) {
                 entry.groups -= 1;
                 if entry.groups == 0 {
@@ -78,15 +112,22 @@ impl Index {
                 }
             }
         }
-        for fingerprint in &stored.fingerprints {
-            self.series.remove(fingerprint);
+        for metric in &family.metrics {
+            let fingerprints = self.hash.fingerprints(&family.name, &metric.labels);
+            fingerprints.for_each(|fingerprint| self.remove_series(fingerprint));
         }
+    }
+
+    /// Takes everything out but the gateway's own.
+    pub(super) fn clear(&mut self) {
+        self.names.clear();
+        self.series.clear();
     }
 
     /// What is exposed beside a push to `group` that replaces the group's families for which `replaced` is true.
     pub(super) fn beside<'a>(
         &'a self,
-        group: Option<&'a Group>,
+        group: Option<(Slot, &'a Group)>,
         replaced: &'a dyn Fn(&str) -> bool,
     ) -> impl Exposed + 'a {
         Beside { index: self, group, replaced }
@@ -95,15 +136,15 @@ impl Index {
 
 struct Beside<'a> {
     index: &'a Index,
-    group: Option<&'a Group>,
+    group: Option<(Slot, &'a Group)>,
     replaced: &'a dyn Fn(&str) -> bool,
 }
 
 impl Exposed for Beside<'_> {
     fn family(&self, escaped: &str) -> Option<(&str, MetricType)> {
         let entry = self.index.names.get(escaped)?;
-        let goes = self.group.is_some_and(|group| group.families.contains_key(&entry.name))
-            && (self.replaced)(&entry.name);
+        let has = |group: &Group| group.family(&entry.name).is_some_and(|family| family.aside().is_none());
+        let goes = self.group.is_some_and(|(_, group)| has(group)) && (self.replaced)(&entry.name);
         (entry.groups > usize::from(goes)).then_some((&entry.name, entry.kind))
     }
 
@@ -113,9 +154,6 @@ impl Exposed for Beside<'_> {
 
     fn has_series(&self, fingerprint: Fingerprint) -> bool {
         // A series of the group itself belongs to a family of the same name, which the push replaces.
-        self.index
-            .series
-            .get(&fingerprint)
-            .is_some_and(|owner| self.group.map(|group| group.id) != Some(*owner))
+        self.index.owner(fingerprint).is_some_and(|owner| self.group.map(|(slot, _)| slot) != Some(owner))
     }
 }

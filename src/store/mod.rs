@@ -2,36 +2,34 @@
 //!
 //! The contract:
 //!
-//! * **One writer.** Only [`writer`] changes anything; it takes changes in the order they were submitted, so an answered
-//!   change comes before every change submitted after the answer.
+//! * **One writer.** Only [`writer`] changes anything, one change after the other; an answered change comes before every
+//!   change submitted after the answer.
 //! * **Snapshots for readers.** [`Store::snapshot`] is a consistent, immutable state: whole pushes only. Readers hold it as
 //!   long as they like and hold nobody up.
-//! * **Read your write.** A change is in the snapshot before its submitter gets the answer.
-//! * **Cost.** A push costs what it holds, not what is stored: [`index`] answers the questions about the rest.
+//! * **Read your write.** A change is in every snapshot that is taken after its answer.
+//! * **Cost.** A push costs what it holds, not what is stored: [`index`] answers the questions about the rest. A scrape costs
+//!   the bytes that it sends: [`segments`] keeps them, and makes those again that have changed.
 //! * **Durability.** None yet: the store lives in memory and a crash empties it. Every change passes through the writer's
 //!   check → apply → acknowledge, which is where a log belongs.
 
 pub mod expose;
 pub mod group;
 mod index;
+mod metric;
 mod quarantine;
+mod segments;
+mod snapshot;
 mod writer;
 
 use std::collections::HashMap;
-use std::sync::Arc;
-use std::time::Duration;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use tokio::sync::{mpsc, oneshot, watch};
-
-use crate::exposition::check::{self, Inconsistent};
+use crate::exposition::check::{self, Inconsistent, SeriesHash};
 use crate::exposition::{MetricFamily, MetricType};
 use crate::grouping::GroupingKey;
-pub use group::{Group, Snapshot, StoredFamily, UnixNanos};
-
-/// Changes that may wait for the writer; as many as in a Pushgateway.
-pub const WRITE_QUEUE_LEN_MAX: usize = 1000;
-/// How long a change waits for a place in the queue before it is refused.
-const WRITE_QUEUE_WAIT_MAX: Duration = Duration::from_secs(5);
+pub use group::{Group, StoredFamily, UnixNanos};
+pub use snapshot::Snapshot;
+use writer::{Judged, State};
 
 /// A change of the store.
 #[derive(Debug)]
@@ -56,7 +54,7 @@ pub enum Change {
 pub struct Push {
     /// The group.
     pub key: GroupingKey,
-    /// What was pushed, with the labels of the group.
+    /// What was pushed, without the labels that the group gives.
     families: Vec<MetricFamily>,
     /// What becomes of the group's other families.
     pub mode: PushMode,
@@ -65,16 +63,36 @@ pub struct Push {
 }
 
 impl Push {
-    /// Makes a push of families as they were read: each metric gets the labels of the group, and families that only the
-    /// store itself exposes are left out. This is the costly part, and no part of the writer's work.
+    /// Makes a push of families as they were read. Those that only the store itself exposes are left out.
     pub fn new(key: GroupingKey, families: Vec<MetricFamily>, mode: PushMode, at: UnixNanos) -> Self {
         let mut families = families;
         families
             .retain(|family| family.name != group::PUSH_TIME.0 && family.name != group::PUSH_FAILURE_TIME.0);
         for family in &mut families {
-            check::complete(family, key.labels());
+            check::strip(family, key.labels());
         }
         Self { key, families, mode, at }
+    }
+
+    /// Whether it brings nothing but values for series that the group exposes, and good ones.
+    fn is_update_of(&self, group: &Group) -> bool {
+        let has_all = self.mode == PushMode::ReplaceFamilies || self.families.len() == group.families().len();
+        has_all && self.families.iter().all(|family| group.has_series_of(family))
+    }
+
+    /// Judges it by itself. This is the costly part, and no part of the writer's work.
+    fn judge(&self, hash: &SeriesHash) -> Judged {
+        check::alone(&self.families, self.key.labels(), hash)
+    }
+
+    /// # Errors
+    /// What even those must not push who want no checks.
+    fn without_timestamps(&self) -> Result<(), Inconsistent> {
+        let mut metrics = self.families.iter().flat_map(|family| &family.metrics);
+        if metrics.any(|metric| metric.timestamp_ms.is_some()) {
+            return Err(Inconsistent::Timestamps);
+        }
+        Ok(())
     }
 }
 
@@ -96,21 +114,9 @@ pub enum StoreError {
     /// The push would make one group too many.
     #[error("there are {0} groups already")]
     TooManyGroups(usize),
-    /// Too many changes are waiting.
-    #[error("write queue is full")]
-    QueueFull,
-    /// The writer has ended: the gateway is shutting down.
-    #[error("the store is shutting down")]
-    Closed,
 }
 
 type Verdict = Result<(), StoreError>;
-
-/// A change and where its verdict goes.
-struct Submission {
-    change: Change,
-    answer: oneshot::Sender<Verdict>,
-}
 
 /// How a store works.
 #[derive(Debug, Clone)]
@@ -125,52 +131,41 @@ pub struct Settings {
     pub failed_groups_max: usize,
 }
 
-/// Handle to the store; clones share it. The writer ends when the last handle is dropped, after it has drained the queue.
+/// Handle to the store; clones share it.
 #[derive(Clone)]
 pub struct Store {
-    queue: mpsc::Sender<Submission>,
-    snapshots: watch::Receiver<Arc<Snapshot>>,
+    /// Held to make one change, or to take a snapshot; never across an await.
+    state: Arc<Mutex<State>>,
+    hash: SeriesHash,
 }
 
 impl Store {
-    /// Starts the writer task of an empty store on the current runtime.
-    pub fn start(settings: Settings) -> Self {
-        let (queue, submissions) = mpsc::channel(WRITE_QUEUE_LEN_MAX);
-        let (publish, snapshots) = watch::channel(Arc::default());
-        tokio::spawn(writer::run(submissions, publish, settings));
-        Self { queue, snapshots }
+    /// An empty store.
+    pub fn new(settings: Settings) -> Self {
+        let hash = SeriesHash::default();
+        Self { state: Arc::new(Mutex::new(State::new(settings, hash.clone()))), hash }
     }
 
-    /// Makes a change; returns when it is in the snapshot.
+    fn state(&self) -> MutexGuard<'_, State> {
+        // A change that panicked has left the state as it was after one of its steps: better than none.
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Makes a change; returns when it is in the snapshots.
     ///
     /// # Errors
     /// Why it was not made. The store is as before then, except that a failed push is noted in its group.
-    pub async fn submit(&self, change: Change) -> Result<(), StoreError> {
-        let (answer, verdict) = oneshot::channel();
-        let submission = Submission { change, answer };
-        self.queue.send_timeout(submission, WRITE_QUEUE_WAIT_MAX).await.map_err(|error| match error {
-            mpsc::error::SendTimeoutError::Timeout(_) => StoreError::QueueFull,
-            mpsc::error::SendTimeoutError::Closed(_) => StoreError::Closed,
-        })?;
-        verdict.await.unwrap_or(Err(StoreError::Closed))
+    pub fn submit(&self, change: Change) -> Result<(), StoreError> {
+        let Change::Push(push) = change else { return self.state().make(change) };
+        let updated = self.state().update(push);
+        updated.or_else(|push| {
+            let judged = push.judge(&self.hash);
+            self.state().push(push, judged)
+        })
     }
 
     /// The state after all changes that were answered before this call.
-    pub fn snapshot(&self) -> Arc<Snapshot> {
-        self.snapshots.borrow().clone()
-    }
-
-    /// Whether changes can be submitted without waiting.
-    ///
-    /// # Errors
-    /// Why not.
-    pub fn health(&self) -> Result<(), StoreError> {
-        if self.queue.is_closed() {
-            Err(StoreError::Closed)
-        } else if self.queue.capacity() == 0 {
-            Err(StoreError::QueueFull)
-        } else {
-            Ok(())
-        }
+    pub fn snapshot(&self) -> Snapshot {
+        self.state().snapshot()
     }
 }

@@ -6,7 +6,7 @@
 use std::collections::{BTreeSet, HashMap};
 use std::sync::Arc;
 
-use super::group::StoredFamily;
+use super::group::Group;
 use crate::exposition::family::SAMPLE_SUFFIXES;
 use crate::exposition::labels::renderings;
 use crate::grouping::GroupingKey;
@@ -14,14 +14,15 @@ use crate::grouping::GroupingKey;
 /// A family of a group; the oldest comes first.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) struct Candidate {
-    pub(super) since: u64,
+    /// That of its group.
+    pub(super) sequence: u64,
     pub(super) key: Arc<GroupingKey>,
     pub(super) name: Arc<str>,
 }
 
 impl Candidate {
-    pub(super) fn new(key: &Arc<GroupingKey>, name: &Arc<str>, stored: &StoredFamily) -> Self {
-        Self { since: stored.since, key: key.clone(), name: name.clone() }
+    pub(super) fn new(group: &Group, name: &Arc<str>) -> Self {
+        Self { sequence: group.sequence, key: group.key.clone(), name: name.clone() }
     }
 }
 

@@ -1,56 +1,46 @@
-//! The single writer: check → apply → publish → acknowledge, in batches.
+//! The only one that changes the store: check → apply, one change after the other.
 
-use std::collections::{BTreeSet, HashSet};
+use std::collections::{BTreeMap, BTreeSet, HashSet};
 use std::sync::Arc;
 
-use tokio::sync::{mpsc, watch};
+use hashbrown::HashMap;
+use smallvec::SmallVec;
 
-use super::group::{Group, GroupId, Snapshot, StoredFamily, UnixNanos};
+use super::group::{Group, Place, Slot, StoredFamily, StoredHead, UnixNanos};
 use super::index::Index;
+use super::metric::StoredMetric;
 use super::quarantine::{Candidate, Quarantine};
-use super::{Change, Push, PushMode, Settings, StoreError, Submission, Verdict};
+use super::segments::Source;
+use super::snapshot::{PUSH_FAILURE_TIME_NUMBER, PUSH_TIME_NUMBER, Snapshot, family_bytes, segments_mut};
+use super::{Change, Push, PushMode, Settings, StoreError, Verdict};
 use crate::exposition::MetricFamily;
-use crate::exposition::check::{self, Fingerprint, Inconsistent};
+use crate::exposition::check::{self, Fingerprint, Inconsistent, SeriesHash};
 use crate::grouping::GroupingKey;
 
-/// Changes that are published together.
-const BATCH_LEN_MAX: usize = 256;
+/// What a push was found to be by itself: sound, with the fingerprints of each family's series, or not.
+pub(super) type Judged = Result<Vec<Vec<Fingerprint>>, Inconsistent>;
 
-/// Makes changes until every handle to the store is gone and the queue is empty.
-pub(super) async fn run(
-    mut submissions: mpsc::Receiver<Submission>,
-    publish: watch::Sender<Arc<Snapshot>>,
-    settings: Settings,
-) {
-    let mut state = State::new(settings);
-    let mut batch = Vec::with_capacity(BATCH_LEN_MAX);
-    while submissions.recv_many(&mut batch, BATCH_LEN_MAX).await > 0 {
-        let verdicts: Vec<_> =
-            batch.drain(..).map(|submission| (submission.answer, state.make(submission.change))).collect();
-        publish.send_replace(Arc::new(state.snapshot.clone()));
-        for (answer, verdict) in verdicts {
-            // Whoever asked may have gone; the change is made all the same.
-            let _ = answer.send(verdict);
-        }
-    }
-}
-
-struct State {
+/// The store's state, and what makes changing it cheap.
+pub(super) struct State {
     snapshot: Snapshot,
+    slots: HashMap<Arc<GroupingKey>, Slot>,
+    free_slots: Vec<Slot>,
     index: Index,
     quarantine: Quarantine,
     settings: Settings,
     /// Groups that no push was ever taken for.
     failed_groups: usize,
-    /// Counts pushes and groups, for order and identity.
+    /// Counts changes.
     sequence: u64,
 }
 
 impl State {
-    fn new(settings: Settings) -> Self {
+    pub(super) fn new(settings: Settings, hash: SeriesHash) -> Self {
         Self {
             snapshot: Snapshot::default(),
-            index: Index::new(settings.own.clone()),
+            slots: HashMap::new(),
+            free_slots: Vec::new(),
+            index: Index::new(settings.own.clone(), hash),
             quarantine: Quarantine::default(),
             settings,
             failed_groups: 0,
@@ -58,10 +48,21 @@ impl State {
         }
     }
 
-    fn make(&mut self, change: Change) -> Verdict {
+    /// The state as it is now.
+    pub(super) fn snapshot(&self) -> Snapshot {
+        let mut snapshot = self.snapshot.clone();
+        snapshot.aside = self.quarantine.len();
+        snapshot
+    }
+
+    /// Makes a change that is no push.
+    pub(super) fn make(&mut self, change: Change) -> Verdict {
         self.sequence += 1;
-        let verdict = match change {
-            Change::Push(push) => self.push(push),
+        match change {
+            Change::Push(push) => self.update(push).or_else(|push| {
+                let judged = push.judge(self.index.hash());
+                self.push(push, judged)
+            }),
             Change::Delete(key) => {
                 self.delete(&key);
                 Ok(())
@@ -74,15 +75,48 @@ impl State {
                 self.wipe();
                 Ok(())
             }
-        };
-        self.snapshot.aside = self.quarantine.len();
-        verdict
+        }
     }
 
-    fn push(&mut self, push: Push) -> Verdict {
-        let judged = if self.settings.quarantine { without_timestamps(&push) } else { self.judge(&push) };
+    /// Makes a push that brings new values for series that its group has already, and nothing else: there is nothing to be
+    /// checked about them.
+    ///
+    /// # Errors
+    /// The push, if it is another one.
+    pub(super) fn update(&mut self, push: Push) -> Result<(), Push> {
+        let Some(slot) = self.slots.get(&push.key).copied() else { return Err(push) };
+        if !push.is_update_of(self.snapshot.group(slot)) {
+            return Err(push);
+        }
+        let Snapshot { groups, exposed, .. } = &mut self.snapshot;
+        let group = groups.get_mut(slot as usize).and_then(Option::as_mut).expect("it was just there");
+        let group = Arc::make_mut(group);
+        for family in push.families {
+            let Some(stored) = group.family_mut(&family.name) else { continue };
+            stored.pushed_at = push.at;
+            let mut changes = false;
+            for (metric, new) in stored.metrics.iter_mut().zip(family.metrics) {
+                changes |= metric.set(new.value);
+            }
+            if changes && let Place::Exposed(number) = stored.head.place {
+                segments_mut(exposed, number).touch(slot);
+            }
+        }
+        group.succeeded_at = push.at;
+        segments_mut(exposed, PUSH_TIME_NUMBER).touch(slot);
+        Ok(())
+    }
+
+    /// Makes a push that was judged by itself.
+    pub(super) fn push(&mut self, push: Push, judged: Judged) -> Verdict {
+        let judged = if self.settings.quarantine {
+            // Every family is judged when it is about to be exposed.
+            push.without_timestamps().map(|()| Vec::new())
+        } else {
+            judged.and_then(|series| self.judge(&push, &series).map(|()| series))
+        };
         match judged {
-            Ok(fingerprints) => self.apply(push, fingerprints),
+            Ok(series) => self.apply(push, series),
             Err(fault) => {
                 self.fail(push.key, push.at);
                 // Who wants no checks is told of none.
@@ -91,92 +125,113 @@ impl State {
         }
     }
 
-    fn judge(&self, push: &Push) -> Result<Vec<Vec<Fingerprint>>, Inconsistent> {
+    /// Judges a push beside what is exposed.
+    fn judge(&self, push: &Push, series: &[Vec<Fingerprint>]) -> Result<(), Inconsistent> {
         let names: HashSet<&str> = push.families.iter().map(|family| family.name.as_str()).collect();
         let replaced = |name: &str| push.mode == PushMode::ReplaceGroup || names.contains(name);
-        let group = self.snapshot.groups.get(&push.key).map(|group| &**group);
-        check::check(&push.families, &self.index.beside(group, &replaced))
+        let slot = self.slots.get(&push.key).copied();
+        let group = slot.map(|slot| (slot, self.snapshot.group(slot)));
+        let families = push.families.iter().zip(series.iter().map(Vec::as_slice));
+        check::beside(families, push.key.labels(), &self.index.beside(group, &replaced), self.index.hash())
     }
 
-    /// Takes a push that was judged. Where there is a quarantine, it has no fingerprints yet: every family starts aside,
+    /// Takes a push that was judged. Where there is a quarantine, its series are not known yet: every family starts aside,
     /// and what fits beside the rest is let out.
-    fn apply(&mut self, push: Push, fingerprints: Vec<Vec<Fingerprint>>) -> Verdict {
-        let mut group = self.group(push.key, push.at)?;
-        let before = group.families.clone();
-        let replaced: Vec<Arc<str>> = match push.mode {
-            PushMode::ReplaceGroup => before.keys().cloned().collect(),
-            PushMode::ReplaceFamilies => {
-                let of_name =
-                    |family: &MetricFamily| Some(before.get_key_value(family.name.as_str())?.0.clone());
-                push.families.iter().filter_map(of_name).collect()
-            }
-        };
-        let mut freed: BTreeSet<Arc<str>> =
-            replaced.into_iter().filter(|name| self.take_out(&mut group, name)).collect();
+    fn apply(&mut self, push: Push, series: Vec<Vec<Fingerprint>>) -> Verdict {
+        let (slot, mut group) = self.group(push.key, push.at)?;
+        let mut old = self.take_out_replaced(slot, &mut group, push.mode, &push.families);
         let mut candidates = BTreeSet::new();
-        let mut fingerprints = fingerprints.into_iter();
+        let mut series = series.into_iter();
         for family in push.families {
             // A family without metrics is not kept: it would expose nothing and only bar its name.
-            let fingerprints = fingerprints.next();
+            let series = series.next();
             if family.metrics.is_empty() {
                 continue;
             }
-            let name: Arc<str> = family.name.as_str().into();
-            let since = before.get(&*name).map_or(self.sequence, |stored| stored.since);
-            let stored =
-                StoredFamily { family, since, pushed_at: push.at, aside: None, fingerprints: Vec::new() };
-            let kept = before.get(&name).filter(|old| old.aside.is_none());
-            match fingerprints.or_else(|| self.goes_on(kept?, &stored)) {
-                Some(fingerprints) => {
-                    freed.remove(&name);
-                    self.put_in(&mut group, name, StoredFamily { fingerprints, ..stored });
-                }
-                None => drop(candidates.insert(self.put_aside(&mut group, name, stored))),
+            let before = old.get(family.name.as_str());
+            let exposed = series.or_else(|| self.goes_on(&group.key, before?, &family));
+            if let Some(series) = exposed {
+                let before = old.remove(family.name.as_str());
+                self.put_in(slot, &mut group, family, &series, before.as_ref(), push.at);
+            } else {
+                candidates.insert(self.put_aside(&mut group, family, push.at));
             }
         }
-        let had_failed_only = !group.has_succeeded() && self.is_known(&group.key);
+        let had_failed_only = !group.has_succeeded() && group.failed_at != UnixNanos::default();
         self.failed_groups = self.failed_groups.saturating_sub(usize::from(had_failed_only));
-        group.succeeded(push.at);
-        self.snapshot.groups.insert(group.key.clone(), Arc::new(group));
-        candidates.extend(self.quarantine.touched_by(freed.iter().map(|name| &**name)));
+        group.succeeded_at = push.at;
+        self.snapshot.groups.set(slot as usize, Some(Arc::new(group)));
+        segments_mut(&mut self.snapshot.exposed, PUSH_TIME_NUMBER).touch(slot);
+        self.forget_heads(old.values());
+        candidates.extend(self.quarantine.touched_by(old.keys().map(|name| &**name)));
         self.let_out(candidates);
         Ok(())
     }
 
-    /// The fingerprints of a family that was exposed and can be again, so that what others have aside stays there: it has
-    /// all the series that it had.
-    fn goes_on(&self, old: &StoredFamily, new: &StoredFamily) -> Option<Vec<Fingerprint>> {
-        if old.family.kind != new.family.kind {
+    /// Takes out what a push replaces, and returns what of it was exposed.
+    fn take_out_replaced(
+        &mut self,
+        slot: Slot,
+        group: &mut Group,
+        mode: PushMode,
+        families: &[MetricFamily],
+    ) -> BTreeMap<Arc<str>, StoredFamily> {
+        let names: Vec<Arc<str>> = match mode {
+            PushMode::ReplaceGroup => group.families.iter().map(|family| family.head.name.clone()).collect(),
+            PushMode::ReplaceFamilies => {
+                let of_name = |family: &MetricFamily| Some(group.family(&family.name)?.head.name.clone());
+                families.iter().filter_map(of_name).collect()
+            }
+        };
+        let taken =
+            names.into_iter().filter_map(|name| Some((name.clone(), self.take_out(slot, group, &name)?)));
+        taken.collect()
+    }
+
+    /// The series of a family that was exposed and can be again, so that what others have aside stays there: it has all the
+    /// series that it had.
+    fn goes_on(&self, key: &GroupingKey, old: &StoredFamily, new: &MetricFamily) -> Option<Vec<Fingerprint>> {
+        if old.head.kind != new.kind {
             return None;
         }
-        let fingerprints = self.judge_alone(new).ok()?;
-        let has: HashSet<_> = fingerprints.iter().collect();
-        old.fingerprints.iter().all(|fingerprint| has.contains(fingerprint)).then_some(fingerprints)
+        let series = self.judge_alone(key, new).ok()?;
+        let has: HashSet<_> = series.iter().collect();
+        let old = old.to_family(key);
+        let fingerprints = |labels| self.index.hash().fingerprints(&old.name, labels);
+        let mut had = old.metrics.iter().flat_map(|metric| fingerprints(&metric.labels));
+        had.all(|fingerprint| has.contains(&fingerprint)).then_some(series)
     }
 
     /// Judges a family that is not exposed, beside all that is.
-    fn judge_alone(&self, stored: &StoredFamily) -> Result<Vec<Fingerprint>, Inconsistent> {
-        let family = std::slice::from_ref(&stored.family);
-        check::check(family, &self.index.beside(None, &|_| false)).map(|fingerprints| fingerprints.concat())
-    }
-
-    fn is_known(&self, key: &GroupingKey) -> bool {
-        self.snapshot.groups.contains_key(key)
+    fn judge_alone(
+        &self,
+        key: &GroupingKey,
+        family: &MetricFamily,
+    ) -> Result<Vec<Fingerprint>, Inconsistent> {
+        let hash = self.index.hash();
+        let series = check::alone(std::slice::from_ref(family), key.labels(), hash)?.concat();
+        let exposed = self.index.beside(None, &|_| false);
+        check::beside([(family, &series[..])], key.labels(), &exposed, hash).map(|()| series)
     }
 
     fn delete(&mut self, key: &GroupingKey) {
-        if let Some(group) = self.snapshot.groups.remove(key) {
-            let mut group = Group::clone(&group);
-            let mut names: Vec<Arc<str>> = group.families.keys().cloned().collect();
-            names.retain(|name| self.take_out(&mut group, name));
-            self.index.remove_group(&group);
-            self.failed_groups = self.failed_groups.saturating_sub(usize::from(!group.has_succeeded()));
-            self.let_out(self.quarantine.touched_by(names.iter().map(|name| &**name)));
-        }
+        let Some(slot) = self.slots.remove(key) else { return };
+        let mut group = self.snapshot.group(slot).clone();
+        self.failed_groups = self.failed_groups.saturating_sub(usize::from(!group.has_succeeded()));
+        let old = self.take_out_replaced(slot, &mut group, PushMode::ReplaceGroup, &[]);
+        self.forget_heads(old.values());
+        self.snapshot.take_times(slot);
+        self.index.remove_group(&group);
+        self.snapshot.by_key.remove(key);
+        self.snapshot.groups.set(slot as usize, None);
+        self.free_slots.push(slot);
+        self.let_out(self.quarantine.touched_by(old.keys().map(|name| &**name)));
     }
 
     fn wipe(&mut self) {
         self.snapshot = Snapshot::default();
+        self.slots.clear();
+        self.free_slots.clear();
         self.index.clear();
         self.quarantine.clear();
         self.failed_groups = 0;
@@ -184,101 +239,134 @@ impl State {
 
     /// Notes a failure. A group that cannot be, or that would be one too many, is not made for its sake.
     fn fail(&mut self, key: GroupingKey, at: UnixNanos) {
-        let is_new = !self.is_known(&key);
+        let is_new = !self.slots.contains_key(&key);
         if is_new && self.failed_groups >= self.settings.failed_groups_max {
             return;
         }
-        let Ok(mut group) = self.group(key, at) else { return };
+        let Ok((slot, mut group)) = self.group(key, at) else { return };
         self.failed_groups += usize::from(is_new);
-        group.failed(at);
-        self.snapshot.groups.insert(group.key.clone(), Arc::new(group));
+        group.failed_at = at;
+        self.snapshot.groups.set(slot as usize, Some(Arc::new(group)));
+        segments_mut(&mut self.snapshot.exposed, PUSH_FAILURE_TIME_NUMBER).touch(slot);
     }
 
-    /// A copy of the group to change, or a new one.
-    fn group(&mut self, key: GroupingKey, at: UnixNanos) -> Result<Group, StoreError> {
-        if let Some(group) = self.snapshot.groups.get(&key) {
-            return Ok(Group::clone(group));
+    /// A copy of the group to change, or a new one, which is stored already.
+    fn group(&mut self, key: GroupingKey, at: UnixNanos) -> Result<(Slot, Group), StoreError> {
+        if let Some(slot) = self.slots.get(&key) {
+            return Ok((*slot, self.snapshot.group(*slot).clone()));
         }
-        let groups = self.snapshot.groups.len();
+        let groups = self.snapshot.len();
         if groups >= self.settings.groups_max {
             return Err(StoreError::TooManyGroups(groups));
         }
-        let group = Group::new(key, GroupId(self.sequence), at);
-        self.index.add_group(&group)?;
-        Ok(group)
+        let group = Group::new(key, at, self.sequence);
+        let slot = self.free_slots.last().copied();
+        let slot = slot.unwrap_or_else(|| {
+            Slot::try_from(self.snapshot.groups.len()).expect("a group takes more than a byte")
+        });
+        self.index.add_group(slot, &group)?;
+        match self.free_slots.pop() {
+            Some(free) => drop(self.snapshot.groups.set(free as usize, Some(Arc::new(group.clone())))),
+            None => self.snapshot.groups.push_back(Some(Arc::new(group.clone()))),
+        }
+        self.slots.insert(group.key.clone(), slot);
+        self.snapshot.by_key.insert(group.key.clone(), slot);
+        self.snapshot.put_times(slot);
+        Ok((slot, group))
     }
 
-    /// Returns whether it was exposed.
-    fn take_out(&mut self, group: &mut Group, name: &Arc<str>) -> bool {
-        let Some(stored) = group.families.remove(name) else { return false };
-        if stored.aside.is_some() {
-            self.quarantine.remove(&Candidate::new(&group.key, name, &stored));
-            return false;
-        }
-        self.index.remove(&stored);
-        if let Some(groups) = self.snapshot.families.get_mut(name) {
-            groups.remove(&group.key);
-            if groups.is_empty() {
-                self.snapshot.families.remove(name);
+    /// Takes a family out of its group, and returns it if it was exposed. Its head is still counted then.
+    fn take_out(&mut self, slot: Slot, group: &mut Group, name: &Arc<str>) -> Option<StoredFamily> {
+        let stored = group.remove(name)?;
+        let Place::Exposed(number) = stored.head.place else {
+            self.quarantine.remove(&Candidate::new(group, name));
+            return None;
+        };
+        self.index.remove(&stored.to_family(&group.key));
+        let bytes = stored.text_bytes(&group.key);
+        segments_mut(&mut self.snapshot.exposed, number).remove(slot, bytes);
+        Some(stored)
+    }
+
+    /// Counts the heads of families no more that were taken out and not put in again.
+    fn forget_heads<'a>(&mut self, taken: impl IntoIterator<Item = &'a StoredFamily>) {
+        for stored in taken {
+            if let Place::Exposed(number) = stored.head.place {
+                segments_mut(&mut self.snapshot.exposed, number).give_back(&stored.head);
+                self.snapshot.drop_if_empty(number);
             }
         }
-        true
     }
 
-    fn put_in(&mut self, group: &mut Group, name: Arc<str>, stored: StoredFamily) {
-        let stored = Arc::new(stored);
-        self.index.add(group.id, &name, &stored);
-        group.families.insert(name.clone(), stored.clone());
-        self.snapshot.families.entry(name).or_default().insert(group.key.clone(), stored);
+    /// Exposes a family of a group, in the place of another one that was taken out.
+    fn put_in(
+        &mut self,
+        slot: Slot,
+        group: &mut Group,
+        family: MetricFamily,
+        series: &[Fingerprint],
+        before: Option<&StoredFamily>,
+        pushed_at: UnixNanos,
+    ) {
+        let name = before.map_or_else(|| Arc::from(family.name.as_str()), |before| before.head.name.clone());
+        let number = self.snapshot.number_for(&name, family.kind, Source::Pushed);
+        let Snapshot { groups, exposed, .. } = &mut self.snapshot;
+        let exposed = segments_mut(exposed, number);
+        let head = exposed.adopt(&family, number, before.map(|before| &before.head));
+        let metrics: SmallVec<_> = family.metrics.into_iter().map(StoredMetric::new).collect();
+        let stored = StoredFamily { head, pushed_at, metrics };
+        let bytes = stored.text_bytes(&group.key);
+        let bytes_of = |other: Slot| if other == slot { bytes } else { family_bytes(groups, other, &name) };
+        exposed.kind = stored.head.kind;
+        exposed.insert(slot, bytes, bytes_of);
+        self.index.add(slot, &stored.head.name, stored.head.kind, series);
+        group.insert(stored);
     }
 
-    fn put_aside(&mut self, group: &mut Group, name: Arc<str>, stored: StoredFamily) -> Candidate {
-        let candidate = Candidate::new(&group.key, &name, &stored);
+    fn put_aside(&mut self, group: &mut Group, family: MetricFamily, pushed_at: UnixNanos) -> Candidate {
+        let name: Arc<str> = family.name.as_str().into();
+        let place = Place::Aside(Inconsistent::NotJudged);
+        let head = Arc::new(StoredHead::new(&family, name.clone(), place));
+        let metrics = family.metrics.into_iter().map(StoredMetric::new).collect();
+        group.insert(StoredFamily { head, pushed_at, metrics });
+        let candidate = Candidate::new(group, &name);
         self.quarantine.insert(&candidate);
-        let stored = StoredFamily { aside: Some(Arc::new(Inconsistent::NotJudged)), ..stored };
-        group.families.insert(name, Arc::new(stored));
         candidate
     }
 
     /// Exposes what is aside and does not contradict anything, the oldest first.
     fn let_out(&mut self, candidates: BTreeSet<Candidate>) {
         for candidate in candidates {
-            let Some(group) = self.snapshot.groups.get(&candidate.key) else { continue };
-            let mut group = Group::clone(group);
-            let Some(stored) = group.families.get(&candidate.name).cloned() else { continue };
-            let mut stored = StoredFamily::clone(&stored);
-            match self.judge_alone(&stored) {
-                Ok(fingerprints) => {
+            let Some(slot) = self.slots.get(&candidate.key).copied() else { continue };
+            let mut group = self.snapshot.group(slot).clone();
+            let Some(stored) = group.remove(&candidate.name) else { continue };
+            let mut family = stored.to_family(&group.key);
+            check::strip(&mut family, group.key.labels());
+            match self.judge_alone(&group.key, &family) {
+                Ok(series) => {
                     self.quarantine.remove(&candidate);
-                    stored.aside = None;
-                    stored.fingerprints = fingerprints;
-                    self.put_in(&mut group, candidate.name, stored);
+                    self.put_in(slot, &mut group, family, &series, None, stored.pushed_at);
                 }
                 Err(fault) => {
-                    stored.aside = Some(Arc::new(fault));
-                    group.families.insert(candidate.name, Arc::new(stored));
+                    let place = Place::Aside(fault);
+                    let head = Arc::new(StoredHead::new(&family, candidate.name, place));
+                    group.insert(StoredFamily { head, ..stored });
                 }
             }
-            self.snapshot.groups.insert(group.key.clone(), Arc::new(group));
+            self.snapshot.groups.set(slot as usize, Some(Arc::new(group)));
         }
     }
-}
-
-/// What even those who want no checks must not push.
-fn without_timestamps(push: &Push) -> Result<Vec<Vec<Fingerprint>>, Inconsistent> {
-    let mut metrics = push.families.iter().flat_map(|family| &family.metrics);
-    if metrics.any(|metric| metric.timestamp_ms.is_some()) {
-        return Err(Inconsistent::Timestamps);
-    }
-    Ok(Vec::new())
 }
 
 #[cfg(test)]
 mod tests {
     use std::collections::HashMap;
+    use std::fmt::Write as _;
+
+    use proptest::prelude::*;
 
     use super::*;
-    use crate::exposition::{Format, MetricType, Validation, text};
+    use crate::exposition::{Compression, Format, MetricType, Validation, text};
     use crate::store::expose::expose;
 
     fn state() -> State {
@@ -287,7 +375,8 @@ mod tests {
 
     fn state_with(quarantine: bool) -> State {
         let own = HashMap::from([("own_total".to_owned(), MetricType::Counter)]);
-        State::new(Settings { own, quarantine, groups_max: 10, failed_groups_max: 2 })
+        let settings = Settings { own, quarantine, groups_max: 10, failed_groups_max: 2 };
+        State::new(settings, SeriesHash::default())
     }
 
     fn push(state: &mut State, mode: PushMode, job: &str, body: &str) -> Result<(), String> {
@@ -296,7 +385,7 @@ mod tests {
         state.make(Change::Push(Push::new(key, families, mode, UnixNanos(7_000_000_000)))).map_err(|error| {
             match error {
                 StoreError::Inconsistent(fault) => fault.to_string(),
-                other => panic!("{other}"),
+                other @ StoreError::TooManyGroups(_) => panic!("{other}"),
             }
         })
     }
@@ -309,12 +398,18 @@ mod tests {
         push(state, PushMode::ReplaceFamilies, job, body)
     }
 
+    fn exposed(snapshot: &Snapshot) -> String {
+        let pieces = expose(snapshot, &[], Format::DEFAULT, Compression::Identity);
+        String::from_utf8(pieces.concat()).expect("text is UTF-8")
+    }
+
     /// What is exposed but for types and push times.
     fn samples(state: &State) -> Vec<String> {
-        let mut out = Vec::new();
-        expose(&mut out, &state.snapshot, &[], Format::DEFAULT);
-        let text = String::from_utf8(out).expect("text is UTF-8");
-        text.lines().filter(|l| !l.starts_with('#') && !l.starts_with("push_")).map(str::to_owned).collect()
+        exposed(&state.snapshot())
+            .lines()
+            .filter(|l| !l.starts_with('#') && !l.starts_with("push_"))
+            .map(str::to_owned)
+            .collect()
     }
 
     #[test]
@@ -334,9 +429,9 @@ mod tests {
         assert_eq!(samples(&state), [r#"c{instance="",job="x"} 2"#]);
         put(&mut state, "x", "").expect("accepted");
         assert_eq!(samples(&state), [""; 0]);
-        assert_eq!(state.snapshot.groups.len(), 1);
+        assert_eq!(state.snapshot().len(), 1);
         state.make(Change::Delete(GroupingKey::new("x", [("", ""); 0]))).expect("deleted");
-        assert_eq!(state.snapshot.groups.len(), 0);
+        assert_eq!(state.snapshot().len(), 0);
     }
 
     #[test]
@@ -370,8 +465,9 @@ mod tests {
         assert!(put(&mut state, "x", "a 2\na 3\n").is_err());
         assert!(put(&mut state, "x", "a 2 5\n").is_err());
         assert_eq!(samples(&state), [r#"a{instance="",job="x"} 1"#]);
-        let group = state.snapshot.groups.values().next().expect("the group");
-        assert_eq!(group.push_failure_time.value, crate::exposition::Value::Gauge(7.0));
+        let snapshot = state.snapshot();
+        let group = snapshot.groups().next().expect("the group");
+        assert_eq!(group.push_failure_time().value, crate::exposition::Value::Gauge(7.0));
         put(&mut state, "x", "a 2\n").expect("nothing of the refused push is in the index");
     }
 
@@ -436,10 +532,8 @@ mod tests {
         for _ in 0..2 {
             post(&mut state, "x", "push_failure_time_seconds 9\npush_time_seconds 9\n").expect("accepted");
         }
-        let mut out = Vec::new();
-        expose(&mut out, &state.snapshot, &[], Format::DEFAULT);
         assert_eq!(
-            String::from_utf8_lossy(&out),
+            exposed(&state.snapshot()),
             "# HELP push_failure_time_seconds Last Unix time when changing this group in the Pushgateway failed.\n\
              # TYPE push_failure_time_seconds gauge\npush_failure_time_seconds{instance=\"\",job=\"x\"} 0\n\
              # HELP push_time_seconds Last Unix time when changing this group in the Pushgateway succeeded.\n\
@@ -453,9 +547,7 @@ mod tests {
         put(&mut state, "z", "# HELP a first\na 1\n").expect("accepted");
         put(&mut state, "b", "# HELP a second\na 1\n").expect("accepted");
         put(&mut state, "z", "# HELP a first again\na 1\n").expect("accepted");
-        let mut out = Vec::new();
-        expose(&mut out, &state.snapshot, &[], Format::DEFAULT);
-        assert!(String::from_utf8_lossy(&out).starts_with("# HELP a first again\n"));
+        assert!(exposed(&state.snapshot()).starts_with("# HELP a first again\n"));
     }
 
     #[test]
@@ -464,12 +556,12 @@ mod tests {
         for job in ["a", "b", "c", "d"] {
             put(&mut state, job, "x 1 5\n").expect_err("a timestamp");
         }
-        assert_eq!((state.snapshot.groups.len(), state.failed_groups), (2, 2));
+        assert_eq!((state.snapshot().len(), state.failed_groups), (2, 2));
         put(&mut state, "a", "x 1\n").expect("accepted");
         assert_eq!(state.failed_groups, 1);
         put(&mut state, "c", "x 1 5\n").expect_err("there is room again");
         state.make(Change::Delete(GroupingKey::new("b", [("", ""); 0]))).expect("deleted");
-        assert_eq!((state.snapshot.groups.len(), state.failed_groups), (2, 1));
+        assert_eq!((state.snapshot().len(), state.failed_groups), (2, 1));
     }
 
     #[test]
@@ -490,8 +582,8 @@ mod tests {
         put(&mut state, "x", "a 1\n").expect("accepted");
         put(&mut state, "y", "# TYPE a gauge\na 1\n").expect("accepted");
         state.make(Change::Wipe).expect("wiped");
-        assert!(state.snapshot.groups.is_empty() && state.snapshot.families.is_empty());
-        assert_eq!((state.snapshot.aside, state.failed_groups), (0, 0));
+        assert!(state.snapshot().is_empty() && exposed(&state.snapshot()).is_empty());
+        assert_eq!((state.snapshot().aside, state.failed_groups), (0, 0));
         put(&mut state, "y", "# TYPE a gauge\na 1\n").expect("accepted");
         assert_eq!(samples(&state), [r#"a{instance="",job="y"} 1"#]);
     }
@@ -499,7 +591,7 @@ mod tests {
     #[test]
     fn what_contradicts_others_is_kept_aside_until_its_turn_comes() {
         let mut state = state_with(true);
-        let aside = |state: &State| state.snapshot.aside;
+        let aside = |state: &State| state.snapshot().aside;
         put(&mut state, "x", "# TYPE a counter\na 1\n").expect("accepted");
         put(&mut state, "y", "# TYPE a gauge\na 2\nb 1\n").expect("taken all the same");
         put(&mut state, "z", "# TYPE a gauge\na 3\n").expect("taken all the same");
@@ -523,10 +615,10 @@ mod tests {
         let mut state = state_with(true);
         put(&mut state, "x", "# TYPE s summary\ns_count 1\n").expect("accepted");
         put(&mut state, "y", "s_count 5\n").expect("taken all the same");
-        assert_eq!(state.snapshot.aside, 1);
+        assert_eq!(state.snapshot().aside, 1);
         put(&mut state, "x", "").expect("accepted");
         assert_eq!(samples(&state), [r#"s_count{instance="",job="y"} 5"#]);
-        assert_eq!(state.snapshot.aside, 0);
+        assert_eq!(state.snapshot().aside, 0);
     }
 
     #[test]
@@ -535,16 +627,16 @@ mod tests {
         put(&mut state, "x", "# TYPE a counter\na 1\n").expect("accepted");
         put(&mut state, "y", "# TYPE a gauge\na 1\n").expect("taken all the same");
         let waiting = |state: &State| {
-            let group =
-                state.snapshot.groups.values().find(|group| group.key.job() == "y").expect("it is there");
-            group.families.values().next().expect("its family").clone()
+            let snapshot = state.snapshot();
+            let group = snapshot.groups().find(|group| group.key.job() == "y").expect("it is there").clone();
+            group.families()[0].head.clone()
         };
         let before = waiting(&state);
         put(&mut state, "x", "# TYPE a counter\na 2\na{l=\"1\"} 1\n").expect("accepted");
         put(&mut state, "z", "# TYPE a gauge\na 1\n").expect("taken all the same");
         assert!(Arc::ptr_eq(&before, &waiting(&state)), "it was judged again");
         put(&mut state, "x", "b 1\n").expect("accepted");
-        assert_eq!(state.snapshot.aside, 0);
+        assert_eq!(state.snapshot().aside, 0);
     }
 
     #[test]
@@ -553,9 +645,62 @@ mod tests {
         put(&mut state, "x", "a 1\n").expect("accepted");
         put(&mut state, "x", "a 2 5\n").expect("nobody is told");
         assert_eq!(samples(&state), [r#"a{instance="",job="x"} 1"#]);
-        assert_eq!(
-            state.snapshot.groups.values().next().expect("one group").failed_at,
-            UnixNanos(7_000_000_000)
-        );
+        assert_eq!(state.snapshot().groups().next().expect("one group").failed_at, UnixNanos(7_000_000_000));
+    }
+
+    /// A change of one of a few groups, with a few families of one to four series.
+    fn changes() -> impl Strategy<Value = (u8, bool, Vec<(u8, u8, u8)>)> {
+        let family = (0..5_u8, 0..5_u8, 0..4_u8);
+        (0..40_u8, any::<bool>(), prop::collection::vec(family, 0..4))
+    }
+
+    fn body(families: &[(u8, u8, u8)]) -> String {
+        let mut text = String::new();
+        let mut names = HashSet::new();
+        for (name, series, value) in families.iter().filter(|(name, ..)| names.insert(*name)) {
+            // One that some push as a counter, and one of many series.
+            let kind = if *name == 3 && *value == 0 { "counter" } else { "gauge" };
+            writeln!(text, "# HELP m{name} text {}\n# TYPE m{name} {kind}", value / 3).expect("it grows");
+            let count = if *name == 4 { 30 * series } else { *series };
+            (0..count).for_each(|l| writeln!(text, "m{name}{{l=\"{l}\"}} {value}").expect("it grows"));
+        }
+        text
+    }
+
+    proptest::proptest! {
+        #![proptest_config(ProptestConfig::with_cases(48))]
+        /// Whatever became of the segments, they hold what the groups hold.
+        #[test]
+        fn what_is_kept_rendered_is_what_is_stored(
+            changes in prop::collection::vec(changes(), 1..60),
+            quarantine in any::<bool>(),
+        ) {
+            let mut state = state_with(quarantine);
+            state.settings.groups_max = 100;
+            let mut before = state.snapshot();
+            for (group, post, families) in changes {
+                let job = format!("job{}", group % 20);
+                let mode = if post { PushMode::ReplaceFamilies } else { PushMode::ReplaceGroup };
+                if group >= 36 {
+                    state.make(Change::Delete(GroupingKey::new(&job, [("", ""); 0]))).expect("deleted");
+                } else {
+                    let _ = push(&mut state, mode, &job, &body(&families));
+                }
+                let (now, old) = (state.snapshot(), before.only(|_| true));
+                let sorted = |snapshot: &Snapshot| {
+                    let text = exposed(snapshot);
+                    let mut lines: Vec<_> =
+                        text.lines().filter(|line| !line.starts_with("# HELP")).map(str::to_owned).collect();
+                    lines.sort();
+                    lines
+                };
+                prop_assert_eq!(sorted(&before), sorted(&old), "a snapshot does not change");
+                prop_assert_eq!(sorted(&now), sorted(&now.only(|_| true)));
+                let aside = now.groups().flat_map(|group| group.families()).filter(|f| f.aside().is_some());
+                prop_assert_eq!(now.aside, aside.count());
+                before = now;
+            }
+            state.make(Change::Wipe).expect("wiped");
+        }
     }
 }

@@ -3,7 +3,7 @@
 use jobmon::exposition::check::{self, Nothing};
 use jobmon::exposition::labels::Escaping;
 use jobmon::exposition::{
-    ExposedFamily, Format, Labels, Limits, MetricFamily, Syntax, Validation, protobuf, text,
+    Format, Head, Labels, Limits, MetricFamily, Syntax, Validation, protobuf, text,
 };
 
 /// Checks families as the store does; those that pass are rendered in every way, and what was rendered is read again, with
@@ -33,8 +33,7 @@ pub fn what_is_accepted_is_read_again(mut families: Vec<MetricFamily>) {
 fn rendered(families: &[MetricFamily], format: Format) -> Vec<u8> {
     let mut out = Vec::new();
     for family in families {
-        let metrics = family.metrics.iter().collect();
-        format.encode(&mut out, ExposedFamily { metrics, ..ExposedFamily::head(family) });
+        format.encode(&mut out, Head::of(family), family.metrics.iter());
     }
     format.finish(&mut out);
     out

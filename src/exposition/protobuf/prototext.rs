@@ -1,7 +1,7 @@
 //! Families in the text form of protobuf: over many lines, or a family a line.
 
 use crate::exposition::family::{Count, Exemplar, Histogram, Metric, NativeBuckets, Timestamp, Value};
-use crate::exposition::format::ExposedFamily;
+use crate::exposition::format::Head;
 use crate::exposition::labels::{Escaping, Labels};
 use crate::exposition::text::go::{format_signed_float, quote};
 
@@ -59,19 +59,39 @@ impl Message {
     }
 }
 
-/// Appends a family over many lines, and an empty one.
-pub(in crate::exposition) fn encode(out: &mut Vec<u8>, family: &ExposedFamily<'_>, escaping: Escaping) {
-    family_message(family, escaping).indented(out, 0);
+/// Appends what stands before the metrics of a family over many lines.
+pub(in crate::exposition) fn open(out: &mut Vec<u8>, head: Head<'_>, escaping: Escaping) {
+    head_message(head, escaping).indented(out, 0);
+}
+
+/// Appends a metric over many lines.
+pub(in crate::exposition) fn metric(out: &mut Vec<u8>, metric: &Metric, escaping: Escaping) {
+    metric_field(metric, escaping).indented(out, 0);
+}
+
+/// Appends what stands behind the metrics, and an empty line.
+pub(in crate::exposition) fn close(out: &mut Vec<u8>, head: Head<'_>) {
+    unit_message(head).indented(out, 0);
     out.push(b'\n');
 }
 
-/// Appends a family as one line.
-pub(in crate::exposition) fn encode_compact(
-    out: &mut Vec<u8>,
-    family: &ExposedFamily<'_>,
-    escaping: Escaping,
-) {
-    out.extend_from_slice(family_message(family, escaping).compact(" ").as_bytes());
+/// Appends what stands before the metrics in a family's only line.
+pub(in crate::exposition) fn open_compact(out: &mut Vec<u8>, head: Head<'_>, escaping: Escaping) {
+    out.extend_from_slice(head_message(head, escaping).compact(" ").as_bytes());
+}
+
+/// Appends a metric to the line.
+pub(in crate::exposition) fn metric_compact(out: &mut Vec<u8>, metric: &Metric, escaping: Escaping) {
+    out.push(b' ');
+    out.extend_from_slice(metric_field(metric, escaping).compact(" ").as_bytes());
+}
+
+/// Ends the line.
+pub(in crate::exposition) fn close_compact(out: &mut Vec<u8>, head: Head<'_>) {
+    if head.unit.is_some() {
+        out.push(b' ');
+    }
+    out.extend_from_slice(unit_message(head).compact(" ").as_bytes());
     out.push(b'\n');
 }
 
@@ -95,19 +115,27 @@ pub(in crate::exposition) fn describe_labels(labels: &Labels) -> String {
     message.compact("  ")
 }
 
-fn family_message(family: &ExposedFamily<'_>, escaping: Escaping) -> Message {
+fn head_message(head: Head<'_>, escaping: Escaping) -> Message {
     let mut message = Message::default();
-    message.text("name", &escaping.escape(family.name));
-    if let Some(help) = family.help {
+    message.text("name", &escaping.escape(head.name));
+    if let Some(help) = head.help {
         message.text("help", help);
     }
-    message.scalar("type", family.kind.proto_name());
-    for metric in &family.metrics {
-        message.message("metric", metric_message(metric, escaping));
-    }
-    if let Some(unit) = family.unit {
+    message.scalar("type", head.kind.proto_name());
+    message
+}
+
+fn unit_message(head: Head<'_>) -> Message {
+    let mut message = Message::default();
+    if let Some(unit) = head.unit {
         message.text("unit", unit);
     }
+    message
+}
+
+fn metric_field(metric: &Metric, escaping: Escaping) -> Message {
+    let mut message = Message::default();
+    message.message("metric", metric_message(metric, escaping));
     message
 }
 

@@ -8,7 +8,7 @@ use super::DecodeError;
 use crate::exposition::limits::{Exceeded, Limits};
 
 /// Field number of a family's metrics.
-const METRIC: u32 = 4;
+pub(super) const METRIC: u32 = 4;
 
 /// Numbers of a native histogram that count as one sample.
 const NUMBERS_A_SAMPLE: usize = 16;

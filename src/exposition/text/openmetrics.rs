@@ -3,7 +3,7 @@
 use super::encode::{Bound, push_escaped, push_name, push_name_and_labels};
 use super::go::format_float;
 use crate::exposition::family::{Count, Exemplar, Metric, MetricType, Value};
-use crate::exposition::format::ExposedFamily;
+use crate::exposition::format::Head;
 use crate::exposition::labels::{Escaping, Labels, Validation};
 
 /// The media type of this format.
@@ -12,24 +12,31 @@ pub const CONTENT_TYPE: &str = "application/openmetrics-text; version=1.0.0; cha
 /// Ends the name of a counter's sample, and not that of its family.
 const TOTAL: &str = "_total";
 
-/// Appends a family.
-pub fn encode(out: &mut Vec<u8>, family: &ExposedFamily<'_>, escaping: Escaping) {
-    let escaped = escaping.escape(family.name);
-    let name = match family.kind {
-        MetricType::Counter => {
-            escaped.strip_suffix(TOTAL).filter(|base| !base.is_empty()).unwrap_or(&escaped)
-        }
-        _ => &escaped,
-    };
-    if let Some(help) = family.help {
+/// Appends what a family begins with.
+pub fn open(out: &mut Vec<u8>, head: Head<'_>, escaping: Escaping) {
+    let name = escaping.escape(head.name);
+    let name = base(&name, head.kind);
+    if let Some(help) = head.help {
         line(out, "HELP", name, |out| push_escaped(out, help, true));
     }
-    line(out, "TYPE", name, |out| out.extend_from_slice(type_name(family.kind).as_bytes()));
-    if let Some(unit) = family.unit {
+    line(out, "TYPE", name, |out| out.extend_from_slice(type_name(head.kind).as_bytes()));
+    if let Some(unit) = head.unit {
         line(out, "UNIT", name, |out| out.extend_from_slice(unit.as_bytes()));
     }
-    let mut samples = Samples { out, name, kind: family.kind, escaping };
-    family.metrics.iter().for_each(|metric| samples.metric(metric));
+}
+
+/// Appends a metric of a family.
+pub fn metric(out: &mut Vec<u8>, head: Head<'_>, metric: &Metric, escaping: Escaping) {
+    let name = escaping.escape(head.name);
+    Samples { out, name: base(&name, head.kind), kind: head.kind, escaping }.metric(metric);
+}
+
+/// The name of a family, of which a counter's samples have more.
+fn base(name: &str, kind: MetricType) -> &str {
+    match kind {
+        MetricType::Counter => name.strip_suffix(TOTAL).filter(|base| !base.is_empty()).unwrap_or(name),
+        _ => name,
+    }
 }
 
 fn line(out: &mut Vec<u8>, keyword: &str, name: &str, rest: impl FnOnce(&mut Vec<u8>)) {

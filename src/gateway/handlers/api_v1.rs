@@ -1,7 +1,6 @@
 //! The JSON of `/api/v1`, in the Pushgateway's shapes: numbers are strings in Go's form, times are RFC 3339.
 
 use std::collections::BTreeMap;
-use std::sync::Arc;
 
 use chrono::{DateTime, Local, SecondsFormat};
 use hyper::StatusCode;
@@ -44,13 +43,13 @@ pub(in crate::gateway) fn status(about: &About) -> Answer {
 
 /// All groups with their metrics, ordered by their keys.
 pub(in crate::gateway) async fn metrics(
-    snapshot: Arc<Snapshot>,
+    snapshot: Snapshot,
     heavy: &Heavy,
     peer: &Peer,
 ) -> Result<Answer, Failure> {
     heavy
         .run(peer, move || {
-            let groups: Vec<_> = snapshot.groups.values().map(|group| group_json(group)).collect();
+            let groups: Vec<_> = snapshot.groups().map(|group| group_json(group)).collect();
             json(&groups)
         })
         .await
@@ -82,55 +81,56 @@ fn with_cors(mut answer: Answer) -> Answer {
 enum Member<'a> {
     Labels(BTreeMap<&'a str, &'a str>),
     LastPushSuccessful(bool),
-    Family(FamilyJson<'a>),
+    Family(FamilyJson),
 }
 
 #[derive(Serialize)]
-struct FamilyJson<'a> {
+struct FamilyJson {
     time_stamp: String,
     #[serde(rename = "type")]
     kind: &'static str,
     #[serde(skip_serializing_if = "Option::is_none")]
-    help: Option<&'a str>,
+    help: Option<String>,
     metrics: Vec<BTreeMap<&'static str, serde_json::Value>>,
     /// Why it is not exposed, which a Pushgateway does not know.
     #[serde(skip_serializing_if = "Option::is_none")]
     quarantined: Option<String>,
 }
 
-fn group_json(group: &Group) -> BTreeMap<&str, Member<'_>> {
+fn group_json(group: &Group) -> BTreeMap<String, Member<'_>> {
     let mut members = BTreeMap::from([
-        ("labels", Member::Labels(group.key.labels().iter().collect())),
-        ("last_push_successful", Member::LastPushSuccessful(group.last_push_successful())),
+        ("labels".to_owned(), Member::Labels(group.key.labels().iter().collect())),
+        ("last_push_successful".to_owned(), Member::LastPushSuccessful(group.last_push_successful())),
     ]);
-    for stored in group.families.values() {
-        let quarantined = stored.aside.as_ref().map(ToString::to_string);
-        let family = FamilyJson { quarantined, ..family_json(&stored.family, stored.pushed_at) };
-        members.insert(&stored.family.name, Member::Family(family));
+    for stored in group.families() {
+        let quarantined = stored.aside().map(ToString::to_string);
+        let family = stored.to_family(&group.key);
+        let json = FamilyJson { quarantined, ..family_json(&family, stored.pushed_at) };
+        members.insert(family.name, Member::Family(json));
     }
     for ((name, help), metric, at) in [
-        (PUSH_TIME, &group.push_time, group.succeeded_at),
-        (PUSH_FAILURE_TIME, &group.push_failure_time, group.failed_at),
+        (PUSH_TIME, group.push_time(), group.succeeded_at),
+        (PUSH_FAILURE_TIME, group.push_failure_time(), group.failed_at),
     ] {
         // One that never came to be is as old as the group.
         let at = if at == UnixNanos::default() { group.since } else { at };
         let family = FamilyJson {
             time_stamp: rfc3339(at),
             kind: MetricType::Gauge.proto_name(),
-            help: Some(help),
-            metrics: vec![metric_json(metric)],
+            help: Some(help.to_owned()),
+            metrics: vec![metric_json(&metric)],
             quarantined: None,
         };
-        members.insert(name, Member::Family(family));
+        members.insert(name.to_owned(), Member::Family(family));
     }
     members
 }
 
-fn family_json(family: &MetricFamily, at: UnixNanos) -> FamilyJson<'_> {
+fn family_json(family: &MetricFamily, at: UnixNanos) -> FamilyJson {
     FamilyJson {
         time_stamp: rfc3339(at),
         kind: family.kind.proto_name(),
-        help: family.help.as_deref().filter(|help| !help.is_empty()),
+        help: family.help.clone().filter(|help| !help.is_empty()),
         metrics: family.metrics.iter().map(metric_json).collect(),
         quarantined: None,
     }

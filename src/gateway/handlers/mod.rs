@@ -6,23 +6,22 @@ pub(super) mod page;
 pub(super) mod push;
 pub(super) mod scrape;
 
-use bytes::Bytes;
-use http_body_util::Full;
 use hyper::header::{CONNECTION, CONTENT_TYPE, HeaderName, HeaderValue};
 use hyper::{Method, Response, StatusCode};
 
+use super::body::Body;
 use super::error::Failure;
 use super::route::Misroute;
 
 /// An answer in full.
-pub(super) type Answer = Response<Full<Bytes>>;
+pub(super) type Answer = Response<Body>;
 
 pub(super) const TEXT: &str = "text/plain; charset=utf-8";
 pub(super) const HTML: &str = "text/html; charset=utf-8";
 
 /// An answer with a body.
-pub(super) fn answer(status: StatusCode, content_type: &'static str, body: impl Into<Bytes>) -> Answer {
-    let mut answer = Response::new(Full::new(body.into()));
+pub(super) fn answer(status: StatusCode, content_type: &'static str, body: impl Into<Body>) -> Answer {
+    let mut answer = Response::new(body.into());
     *answer.status_mut() = status;
     answer.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static(content_type));
     answer
@@ -30,7 +29,7 @@ pub(super) fn answer(status: StatusCode, content_type: &'static str, body: impl 
 
 /// An answer without a body.
 pub(super) fn empty(status: StatusCode) -> Answer {
-    let mut answer = Response::new(Full::default());
+    let mut answer = Response::new(Body::default());
     *answer.status_mut() = status;
     answer
 }

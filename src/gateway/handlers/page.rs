@@ -1,7 +1,6 @@
 //! The page for people: what is stored, group by group, and how the gateway was started.
 
 use std::fmt::Write as _;
-use std::sync::Arc;
 
 use hyper::StatusCode;
 use maud::{DOCTYPE, Markup, html};
@@ -39,7 +38,7 @@ pub(in crate::gateway) fn asset(name: &str) -> Result<Answer, Failure> {
 /// The page; `query` may say which one of many.
 pub(in crate::gateway) async fn page(
     shared: &Shared,
-    snapshot: Arc<Snapshot>,
+    snapshot: Snapshot,
     query: Option<&str>,
     peer: &Peer,
 ) -> Result<Answer, Failure> {
@@ -80,10 +79,10 @@ struct View {
 
 impl View {
     fn html(&self, snapshot: &Snapshot) -> Markup {
-        let total = snapshot.groups.len();
+        let total = snapshot.len();
         let pages = total.div_ceil(GROUPS_A_PAGE).max(1);
         let number = self.number.clamp(1, pages);
-        let groups = snapshot.groups.values().skip((number - 1) * GROUPS_A_PAGE).take(GROUPS_A_PAGE);
+        let groups = snapshot.groups().skip((number - 1) * GROUPS_A_PAGE).take(GROUPS_A_PAGE);
         html! {
             (DOCTYPE)
             html lang="en" {
@@ -145,8 +144,8 @@ fn group(group: &Group) -> Markup {
             }
             button .danger data-group=(group.key.to_base64_path()) { "Delete group" }
             (times(group))
-            @for stored in group.families.values() {
-                (family(&stored.family, stored.pushed_at, stored.aside.as_ref().map(ToString::to_string).as_deref()))
+            @for stored in group.families() {
+                (family(&stored.to_family(&group.key), stored.pushed_at, stored.aside().map(ToString::to_string).as_deref()))
             }
         }
     }
@@ -180,17 +179,17 @@ fn pager(number: usize, pages: usize) -> Markup {
 }
 
 fn times(group: &Group) -> Markup {
-    let time = |(name, help): (&str, &str), metric: &Metric, at: UnixNanos| {
+    let time = |(name, help): (&str, &str), metric: Metric, at: UnixNanos| {
         let family = MetricFamily {
             help: Some(help.to_owned()),
-            metrics: vec![metric.clone()],
+            metrics: vec![metric],
             ..MetricFamily::new(name, MetricType::Gauge)
         };
         html! { (self::family(&family, if at == UnixNanos::default() { group.since } else { at }, None)) }
     };
     html! {
-        (time(PUSH_TIME, &group.push_time, group.succeeded_at))
-        (time(PUSH_FAILURE_TIME, &group.push_failure_time, group.failed_at))
+        (time(PUSH_TIME, group.push_time(), group.succeeded_at))
+        (time(PUSH_FAILURE_TIME, group.push_failure_time(), group.failed_at))
     }
 }
 

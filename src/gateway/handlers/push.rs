@@ -43,22 +43,12 @@ pub(in crate::gateway) async fn push(
     let at = now();
     // A compressed one may become thousands of times as large.
     let is_small = reading.encoding == Encoding::Identity && body.len() <= INLINE_BODY_BYTES_MAX;
-    // A large one keeps its turn until it is stored: many of them, ready and waiting, would hold more than the bodies did.
-    let turn = if is_small { None } else { Some(shared.writes.heavy.turn(peer).await?) };
-    let group = key.clone();
-    let prepare = move || reading.push(body, group, mode, at);
-    let prepared = match &turn {
-        None => prepare(),
-        Some(turn) => turn.run(prepare).await?,
-    };
-    match prepared.map_err(Failure::inconsistent) {
-        Ok(push) => shared.store.submit(Change::Push(push)).await?,
-        Err(Ok(fault)) => {
-            let fault = fault.in_group(key.labels());
-            shared.store.submit(Change::Failed { key, at }).await?;
-            return Err(StoreError::Inconsistent(fault).into());
-        }
-        Err(Err(failure)) => return Err(failure),
+    let store = shared.store.clone();
+    let make = move || reading.make(&store, body, key, mode, at);
+    if is_small {
+        make()?;
+    } else {
+        shared.writes.heavy.run(peer, make).await??;
     }
     Ok(empty(match shared.consistency {
         Consistency::Checked => StatusCode::OK,
@@ -67,8 +57,8 @@ pub(in crate::gateway) async fn push(
 }
 
 /// Deletes a group: 202 and nothing, whether there was one or not.
-pub(in crate::gateway) async fn delete(store: &Store, key: GroupingKey) -> Result<Answer, Failure> {
-    store.submit(Change::Delete(key)).await?;
+pub(in crate::gateway) fn delete(store: &Store, key: GroupingKey) -> Result<Answer, Failure> {
+    store.submit(Change::Delete(key))?;
     Ok(empty(StatusCode::ACCEPTED))
 }
 
@@ -127,19 +117,37 @@ impl Reading {
         }
     }
 
-    fn push(&self, body: Bytes, key: GroupingKey, mode: PushMode, at: UnixNanos) -> Result<Push, Failure> {
-        let families = match self.encoding {
-            Encoding::Identity => self.families(&body)?,
-            encoding => {
-                let inflated = encoding.inflate(&body, self.limits.inflated_body_bytes)?;
-                drop(body);
-                self.families(&inflated)?
+    /// Reads a body and makes the push that it is.
+    fn make(
+        &self,
+        store: &Store,
+        body: Bytes,
+        key: GroupingKey,
+        mode: PushMode,
+        at: UnixNanos,
+    ) -> Result<(), Failure> {
+        let families = match self.inflated_families(body) {
+            Ok(families) => families,
+            Err(failure) => {
+                // What can be read and cannot be stored is noted in its group.
+                let fault = failure.inconsistent()?.in_group(key.labels());
+                store.submit(Change::Failed { key, at })?;
+                return Err(StoreError::Inconsistent(fault).into());
             }
         };
         let metrics: usize = families.iter().map(|family| family.metrics.len()).sum();
         if metrics.saturating_mul(key.labels().text_bytes()) > self.limits.push_label_bytes {
             return Err(Failure::GroupLabelsTooLarge(self.limits.push_label_bytes));
         }
-        Ok(Push::new(key, families, mode, at))
+        Ok(store.submit(Change::Push(Push::new(key, families, mode, at)))?)
+    }
+
+    fn inflated_families(&self, body: Bytes) -> Result<Vec<MetricFamily>, Failure> {
+        if self.encoding == Encoding::Identity {
+            return self.families(&body);
+        }
+        let inflated = self.encoding.inflate(&body, self.limits.inflated_body_bytes)?;
+        drop(body);
+        self.families(&inflated)
     }
 }

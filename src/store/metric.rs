@@ -1,0 +1,151 @@
+//! A metric as it is stored: small, because there may be millions.
+
+use prost::encoding::{decode_varint, encode_varint};
+
+use crate::exposition::check::completed;
+use crate::exposition::{Labels, Metric, MetricType, Value};
+use crate::grouping::GroupingKey;
+
+/// A metric without what its family and its group have in common.
+#[derive(Debug, Clone)]
+pub(super) struct StoredMetric {
+    labels: OwnLabels,
+    value: StoredValue,
+}
+
+/// Labels that the group does not give, by name: lengths and texts one after the other, in one allocation and none where
+/// there are no labels.
+#[derive(Debug, Clone, Default)]
+struct OwnLabels(Box<[u8]>);
+
+impl OwnLabels {
+    fn new(labels: &Labels) -> Self {
+        let mut bytes = Vec::new();
+        for part in labels.iter().flat_map(|(name, value)| [name, value]) {
+            encode_varint(part.len() as u64, &mut bytes);
+            bytes.extend_from_slice(part.as_bytes());
+        }
+        Self(bytes.into_boxed_slice())
+    }
+
+    fn iter(&self) -> impl Iterator<Item = (&str, &str)> {
+        let mut rest = &self.0[..];
+        std::iter::from_fn(move || Some((part(&mut rest)?, part(&mut rest)?)))
+    }
+}
+
+fn part<'a>(rest: &mut &'a [u8]) -> Option<&'a str> {
+    let length = usize::try_from(decode_varint(rest).ok()?).ok()?;
+    let (part, after) = rest.split_at_checked(length)?;
+    *rest = after;
+    std::str::from_utf8(part).ok()
+}
+
+/// A value; the type of the family says what a bare number is.
+#[derive(Debug, Clone)]
+enum StoredValue {
+    Number(f64),
+    Other(Box<Value>),
+}
+
+impl From<Value> for StoredValue {
+    fn from(value: Value) -> Self {
+        match value {
+            Value::Gauge(number) | Value::Untyped(number) => Self::Number(number),
+            Value::Counter(counter) if counter.exemplar.is_none() && counter.created.is_none() => {
+                Self::Number(counter.value)
+            }
+            other => Self::Other(Box::new(other)),
+        }
+    }
+}
+
+impl StoredValue {
+    fn to_value(&self, kind: MetricType) -> Value {
+        match self {
+            Self::Other(value) => (**value).clone(),
+            Self::Number(number) => match kind {
+                MetricType::Counter => Value::counter(*number),
+                MetricType::Gauge => Value::Gauge(*number),
+                _ => Value::Untyped(*number),
+            },
+        }
+    }
+
+    fn is(&self, other: &Self) -> bool {
+        match (self, other) {
+            (Self::Number(a), Self::Number(b)) => a.to_bits() == b.to_bits(),
+            (Self::Other(a), Self::Other(b)) => a == b,
+            _ => false,
+        }
+    }
+}
+
+impl StoredMetric {
+    /// Takes in a metric that has been stripped of what its group gives it.
+    pub(super) fn new(metric: Metric) -> Self {
+        Self { labels: OwnLabels::new(&metric.labels), value: metric.value.into() }
+    }
+
+    /// The metric with the labels that it is exposed with.
+    pub(super) fn to_metric(&self, kind: MetricType, key: &GroupingKey) -> Metric {
+        Metric { labels: self.all_labels(key), value: self.value.to_value(kind), timestamp_ms: None }
+    }
+
+    /// The labels that it is exposed with.
+    pub(super) fn all_labels(&self, key: &GroupingKey) -> Labels {
+        completed(self.labels.iter(), key.labels())
+    }
+
+    /// Whether it has these labels, and no others beyond its group's.
+    pub(super) fn has_labels(&self, stripped: &Labels) -> bool {
+        if self.labels.0.is_empty() { stripped.is_empty() } else { self.labels.iter().eq(stripped.iter()) }
+    }
+
+    /// Takes another value; returns whether it is another one indeed.
+    pub(super) fn set(&mut self, value: Value) -> bool {
+        let value = StoredValue::from(value);
+        let changes = !self.value.is(&value);
+        self.value = value;
+        changes
+    }
+
+    /// About how many bytes it takes in a text, apart from the family's name and the group's labels: for each line, and
+    /// the number of lines.
+    pub(super) fn text_bytes(&self) -> (usize, usize) {
+        let lines = match &self.value {
+            StoredValue::Number(_) => 1,
+            StoredValue::Other(value) => match &**value {
+                Value::Histogram(histogram) => histogram.buckets.len() + 3,
+                Value::Summary(summary) => summary.quantiles.len() + 2,
+                Value::Counter(_) | Value::Gauge(_) | Value::Untyped(_) => 1,
+            },
+        };
+        (self.labels.0.len(), lines)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_stored_metric_is_small() {
+        assert!(size_of::<StoredMetric>() <= 32);
+    }
+
+    #[test]
+    fn what_is_stored_is_had_back() {
+        let key = GroupingKey::new("x", [("a", "1")]);
+        for pairs in [vec![], vec![("b", ""), ("z", "\u{3a0}\n\"")], vec![("l", &*"v".repeat(1000))]] {
+            let labels = Labels::from_pairs(pairs);
+            let metric = Metric { labels: labels.clone(), value: Value::counter(-0.0), timestamp_ms: None };
+            let mut stored = StoredMetric::new(metric);
+            assert!(stored.has_labels(&labels) && !stored.has_labels(&Labels::from_pairs([("q", "")])));
+            let all = stored.to_metric(MetricType::Counter, &key);
+            assert_eq!(all.labels, completed(labels.iter(), key.labels()));
+            assert_eq!(all.value, Value::counter(-0.0));
+            assert!(stored.set(Value::counter(0.0)) && !stored.set(Value::counter(0.0)));
+        }
+    }
+}

@@ -1,0 +1,318 @@
+//! Families over all groups, ready to be sent: in segments, each of which is rendered and compressed once and again only
+//! after something in it has changed.
+//!
+//! A segment holds the groups of a range of slots, so finding the one that a push touches takes no look at any other group.
+//! Within a segment metrics have the order of client_golang; segments follow one another in the order of slots, which is
+//! about that in which groups came to be.
+
+use std::ops::Range;
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
+
+use bytes::Bytes;
+
+use super::group::{Group, Place, Slot, StoredFamily, StoredHead, exposition_order};
+use super::snapshot::Snapshot;
+use crate::exposition::{Compression, Format, Labels, Metric, MetricFamily, MetricType};
+
+/// About how many bytes of text a segment has at most, unless a single group has more.
+const SEGMENT_BYTES_MAX: usize = if cfg!(test) { 4096 } else { 96 * 1024 };
+/// Two neighbours that have no more than this become one.
+const MERGED_BYTES_MAX: usize = SEGMENT_BYTES_MAX / 2;
+/// How many renderings of a segment are kept.
+const RENDERINGS_MAX: usize = 4;
+
+/// Where the metrics of a family come from.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Source {
+    /// They were pushed.
+    Pushed,
+    /// They tell when each group was pushed.
+    PushTime,
+    /// They tell when a push was last refused.
+    PushFailureTime,
+}
+
+/// A family over all groups that have it.
+#[derive(Debug, Clone)]
+pub(super) struct FamilySegments {
+    pub(super) name: Arc<str>,
+    pub(super) kind: MetricType,
+    pub(super) source: Source,
+    /// Every head that a group has, with the number of such groups. The one that has been here for longest counts.
+    heads: Vec<(Arc<StoredHead>, usize)>,
+    /// By the slots that they hold.
+    segments: Vec<Segment>,
+}
+
+/// The groups of a range of slots.
+#[derive(Debug, Clone)]
+pub(super) struct Segment {
+    /// In order, and never none.
+    slots: Arc<Vec<Slot>>,
+    /// About how many bytes of text they have.
+    bytes: usize,
+    /// The order of the metrics, as long as no metric comes or goes.
+    order: Arc<OnceLock<Box<[Entry]>>>,
+    /// What it looks like, as long as nothing changes.
+    renderings: Arc<Renderings>,
+}
+
+/// A metric: its group, and its place in the group's family.
+type Entry = (Slot, u32);
+
+/// A segment in some formats.
+#[derive(Debug, Default)]
+struct Renderings(Mutex<Vec<((Format, Compression), Rendering)>>);
+
+type Rendering = Arc<OnceLock<Rendered>>;
+
+/// A rendered segment.
+#[derive(Debug, Clone)]
+pub(super) struct Rendered {
+    /// The metrics, compressed where that is asked for.
+    pub(super) bytes: Bytes,
+    /// Their size before that.
+    pub(super) plain_bytes: usize,
+}
+
+impl Renderings {
+    fn of(&self, format: Format, compression: Compression) -> Rendering {
+        let mut kept = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let wanted = (format, compression);
+        if let Some((_, rendering)) = kept.iter().find(|(of, _)| *of == wanted) {
+            return rendering.clone();
+        }
+        if kept.len() >= RENDERINGS_MAX {
+            kept.remove(0);
+        }
+        let rendering = Rendering::default();
+        kept.push((wanted, rendering.clone()));
+        rendering
+    }
+}
+
+/// Makes something unknown again. Readers of older snapshots keep what they have.
+fn forget<T: Default>(shared: &mut Arc<T>) {
+    match Arc::get_mut(shared) {
+        Some(own) => *own = T::default(),
+        None => *shared = Arc::default(),
+    }
+}
+
+impl Segment {
+    fn new(slots: Vec<Slot>, bytes: usize) -> Self {
+        Self { slots: Arc::new(slots), bytes, order: Arc::default(), renderings: Arc::default() }
+    }
+
+    fn first(&self) -> Slot {
+        self.slots[0]
+    }
+
+    fn reshaped(&mut self) {
+        forget(&mut self.order);
+        forget(&mut self.renderings);
+    }
+}
+
+impl FamilySegments {
+    pub(super) fn new(name: Arc<str>, kind: MetricType, source: Source) -> Self {
+        Self { name, kind, source, heads: Vec::new(), segments: Vec::new() }
+    }
+
+    pub(super) fn is_empty(&self) -> bool {
+        self.segments.is_empty()
+    }
+
+    pub(super) fn segments(&self) -> &[Segment] {
+        &self.segments
+    }
+
+    /// The head that all groups' metrics are exposed under.
+    pub(super) fn head(&self) -> Option<&StoredHead> {
+        self.heads.first().map(|(head, _)| &**head)
+    }
+
+    /// The head for one more group's family; the one that it had before, if it had one, is given back. A help text that the
+    /// only group with it exchanges keeps its rank.
+    pub(super) fn adopt(
+        &mut self,
+        family: &MetricFamily,
+        place: u32,
+        before: Option<&Arc<StoredHead>>,
+    ) -> Arc<StoredHead> {
+        let old = before.and_then(|old| self.heads.iter().position(|(head, _)| Arc::ptr_eq(head, old)));
+        if let Some(at) = self.heads.iter().position(|(head, _)| head.is_of(family)) {
+            let head = self.heads[at].0.clone();
+            self.heads[at].1 += 1;
+            if let Some(old) = old {
+                self.give_back_at(old);
+            }
+            return head;
+        }
+        let head = Arc::new(StoredHead::new(family, self.name.clone(), Place::Exposed(place)));
+        match old {
+            Some(old) if self.heads[old].1 == 1 => self.heads[old].0 = head.clone(),
+            old => {
+                if let Some(old) = old {
+                    self.give_back_at(old);
+                }
+                self.heads.push((head.clone(), 1));
+            }
+        }
+        head
+    }
+
+    /// Counts one group more with a head of another snapshot's.
+    pub(super) fn share(&mut self, head: &Arc<StoredHead>) {
+        match self.heads.iter_mut().find(|(known, _)| Arc::ptr_eq(known, head)) {
+            Some((_, groups)) => *groups += 1,
+            None => self.heads.push((head.clone(), 1)),
+        }
+    }
+
+    /// Counts one group less with this head.
+    pub(super) fn give_back(&mut self, head: &Arc<StoredHead>) {
+        if let Some(at) = self.heads.iter().position(|(known, _)| Arc::ptr_eq(known, head)) {
+            self.give_back_at(at);
+        }
+    }
+
+    fn give_back_at(&mut self, at: usize) {
+        self.heads[at].1 -= 1;
+        if self.heads[at].1 == 0 {
+            self.heads.remove(at);
+        }
+    }
+
+    /// The segment that has the slot or, where none has, that it belongs into.
+    fn at(&self, slot: Slot) -> usize {
+        self.segments.partition_point(|segment| segment.first() <= slot).saturating_sub(1)
+    }
+
+    /// Values of a group have changed, and nothing else.
+    pub(super) fn touch(&mut self, slot: Slot) {
+        let at = self.at(slot);
+        forget(&mut self.segments[at].renderings);
+    }
+
+    /// Takes in a group's metrics, which have about so many bytes of text; `bytes_of` tells it of any group in here.
+    pub(super) fn insert(&mut self, slot: Slot, bytes: usize, bytes_of: impl Fn(Slot) -> usize) {
+        if self.segments.is_empty() {
+            self.segments.push(Segment::new(vec![slot], bytes));
+            return;
+        }
+        let at = self.at(slot);
+        let segment = &mut self.segments[at];
+        if let Err(place) = segment.slots.binary_search(&slot) {
+            Arc::make_mut(&mut segment.slots).insert(place, slot);
+        }
+        segment.bytes += bytes;
+        segment.reshaped();
+        self.split(at, &bytes_of);
+    }
+
+    /// Cuts a segment that has become too large into two, where there are two groups.
+    fn split(&mut self, at: usize, bytes_of: &impl Fn(Slot) -> usize) {
+        let segment = &self.segments[at];
+        if segment.bytes <= SEGMENT_BYTES_MAX || segment.slots.len() < 2 {
+            return;
+        }
+        let mut left_bytes = 0;
+        let grown = |slot: &Slot| {
+            left_bytes += bytes_of(*slot);
+            left_bytes > segment.bytes / 2
+        };
+        let middle = segment.slots.iter().position(grown).unwrap_or_default();
+        let middle = middle.clamp(1, segment.slots.len() - 1);
+        let (left, right) = segment.slots.split_at(middle);
+        let part =
+            |slots: &[Slot]| Segment::new(slots.to_vec(), slots.iter().map(|slot| bytes_of(*slot)).sum());
+        let (left, right) = (part(left), part(right));
+        self.segments.splice(at..=at, [left, right]);
+    }
+
+    /// Takes out a group's metrics.
+    pub(super) fn remove(&mut self, slot: Slot, bytes: usize) {
+        let at = self.at(slot);
+        let Some(segment) = self.segments.get_mut(at) else { return };
+        let Ok(place) = segment.slots.binary_search(&slot) else { return };
+        if segment.slots.len() == 1 {
+            self.segments.remove(at);
+            return;
+        }
+        Arc::make_mut(&mut segment.slots).remove(place);
+        segment.bytes = segment.bytes.saturating_sub(bytes);
+        segment.reshaped();
+        self.merge(at.saturating_sub(1)..at + 1);
+    }
+
+    /// Makes one of each two neighbours that have become small.
+    fn merge(&mut self, firsts: Range<usize>) {
+        for left in firsts.rev() {
+            let Some([one, other]) = self.segments.get(left..left + 2) else { continue };
+            let bytes = one.bytes + other.bytes;
+            if bytes <= MERGED_BYTES_MAX {
+                let slots = [&one.slots[..], &other.slots[..]].concat();
+                self.segments.splice(left..left + 2, [Segment::new(slots, bytes)]);
+            }
+        }
+    }
+
+    /// The metrics of a group in this family, with all their labels.
+    fn metrics<'a>(&self, group: &'a Group) -> (Option<&'a StoredFamily>, Option<Metric>) {
+        match self.source {
+            Source::Pushed => (group.family(&self.name), None),
+            Source::PushTime => (None, Some(group.push_time())),
+            Source::PushFailureTime => (None, Some(group.push_failure_time())),
+        }
+    }
+
+    /// Calls `each` with every metric of a segment, in order.
+    pub(super) fn for_each(&self, segment: &Segment, snapshot: &Snapshot, mut each: impl FnMut(Metric)) {
+        let order = segment.order.get_or_init(|| self.order(segment, snapshot));
+        for (slot, at) in order {
+            let group = snapshot.group(*slot);
+            match self.metrics(group) {
+                (Some(family), _) => each(family.metrics[*at as usize].to_metric(self.kind, &group.key)),
+                (None, Some(metric)) => each(metric),
+                (None, None) => {}
+            }
+        }
+    }
+
+    fn order(&self, segment: &Segment, snapshot: &Snapshot) -> Box<[Entry]> {
+        let mut all: Vec<(Labels, Entry)> = Vec::new();
+        for slot in segment.slots.iter() {
+            let group = snapshot.group(*slot);
+            match self.metrics(group) {
+                (Some(family), _) => {
+                    let labels = family.metrics.iter().map(|metric| metric.all_labels(&group.key));
+                    all.extend(labels.zip(0..).map(|(labels, at)| (labels, (*slot, at))));
+                }
+                (None, Some(metric)) => all.push((metric.labels, (*slot, 0))),
+                (None, None) => {}
+            }
+        }
+        all.sort_by(|(a, _), (b, _)| exposition_order(a, b));
+        all.into_iter().map(|(_, entry)| entry).collect()
+    }
+
+    /// A segment's metrics in a format. Costs nothing where they have been rendered before and have not changed since.
+    pub(super) fn rendered(
+        &self,
+        segment: &Segment,
+        snapshot: &Snapshot,
+        format: Format,
+        compression: Compression,
+    ) -> Rendered {
+        let Some(head) = self.exposed_head() else { return Rendered { bytes: Bytes::new(), plain_bytes: 0 } };
+        let render = || {
+            let mut bytes = Vec::new();
+            self.for_each(segment, snapshot, |metric| format.metric(&mut bytes, head, &metric));
+            let plain_bytes = bytes.len();
+            let bytes = compression.compress(bytes);
+            Rendered { bytes: bytes.into_boxed_slice().into(), plain_bytes }
+        };
+        segment.renderings.of(format, compression).get_or_init(render).clone()
+    }
+}

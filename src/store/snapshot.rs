@@ -1,0 +1,191 @@
+//! What is stored, as it is at one moment.
+
+use std::sync::Arc;
+
+use imbl::{OrdMap, Vector};
+
+use super::group::{Group, PUSH_FAILURE_TIME, PUSH_TIME, Place, Slot, StoredFamily};
+use super::segments::{FamilySegments, Source};
+use crate::exposition::{Head, MetricType};
+use crate::grouping::GroupingKey;
+
+/// An immutable state of the store. Cloning shares everything, and costs the same however much there is.
+#[derive(Debug, Clone)]
+pub struct Snapshot {
+    /// By slot.
+    pub(super) groups: Vector<Option<Arc<Group>>>,
+    pub(super) by_key: OrdMap<Arc<GroupingKey>, Slot>,
+    /// By number.
+    pub(super) exposed: Vector<Option<Arc<FamilySegments>>>,
+    /// Numbers that no family has.
+    free_numbers: Vector<u32>,
+    pub(super) by_name: OrdMap<Arc<str>, u32>,
+    /// How many families of groups are not exposed, because others contradict them.
+    pub aside: usize,
+}
+
+/// Numbers of the exposed that tell when groups were pushed, which are always there.
+pub(super) const PUSH_TIME_NUMBER: u32 = 0;
+/// See [`PUSH_TIME_NUMBER`].
+pub(super) const PUSH_FAILURE_TIME_NUMBER: u32 = 1;
+
+impl Default for Snapshot {
+    /// Nothing is stored.
+    fn default() -> Self {
+        let mut empty = Self {
+            groups: Vector::new(),
+            by_key: OrdMap::new(),
+            exposed: Vector::new(),
+            free_numbers: Vector::new(),
+            by_name: OrdMap::new(),
+            aside: 0,
+        };
+        for (source, name, number) in TIMES {
+            let made = empty.number_for(&Arc::from(name), MetricType::Gauge, source);
+            debug_assert_eq!(made, number);
+        }
+        empty
+    }
+}
+
+impl Snapshot {
+    /// All groups, by key.
+    pub fn groups(&self) -> impl Iterator<Item = &Arc<Group>> {
+        self.by_key.values().filter_map(|slot| self.groups.get(*slot as usize)?.as_ref())
+    }
+
+    /// How many groups there are.
+    pub fn len(&self) -> usize {
+        self.by_key.len()
+    }
+
+    /// Whether there is no group.
+    pub fn is_empty(&self) -> bool {
+        self.by_key.is_empty()
+    }
+
+    /// The group in a slot that some segment names.
+    pub(super) fn group(&self, slot: Slot) -> &Group {
+        self.groups.get(slot as usize).and_then(Option::as_ref).expect("exposed name groups that there are")
+    }
+
+    /// The family of a number that a group's family names.
+    pub(super) fn segments_of(&self, number: u32) -> &FamilySegments {
+        self.exposed
+            .get(number as usize)
+            .and_then(Option::as_ref)
+            .expect("groups name families that there are")
+    }
+
+    /// All families that are exposed, by name.
+    pub(super) fn exposed(&self) -> impl Iterator<Item = (&str, &FamilySegments)> {
+        self.by_name.iter().map(|(name, number)| (&**name, self.segments_of(*number)))
+    }
+
+    /// The same state, with some of the groups only.
+    #[must_use]
+    pub fn only(&self, is_wanted: impl Fn(&GroupingKey) -> bool) -> Self {
+        let mut only = Self { groups: self.groups.clone(), ..Self::default() };
+        for (key, slot) in self.by_key.iter().filter(|(key, _)| is_wanted(key)) {
+            only.by_key.insert(key.clone(), *slot);
+            let group = self.group(*slot);
+            only.put_times(*slot);
+            for family in &group.families {
+                match family.head.place {
+                    Place::Aside(_) => only.aside += 1,
+                    Place::Exposed(number) => only.put(*slot, family, self.segments_of(number)),
+                }
+            }
+        }
+        only
+    }
+
+    /// Exposes a family of a group as another snapshot does.
+    fn put(&mut self, slot: Slot, family: &StoredFamily, like: &FamilySegments) {
+        let number = self.number_for(&like.name, like.kind, like.source);
+        let groups = &self.groups;
+        let exposed = segments_mut(&mut self.exposed, number);
+        exposed.share(&family.head);
+        let bytes_of = |slot: Slot| family_bytes(groups, slot, &like.name);
+        exposed.insert(slot, bytes_of(slot), bytes_of);
+    }
+
+    /// Exposes when a group was pushed.
+    pub(super) fn put_times(&mut self, slot: Slot) {
+        let Self { groups, exposed, .. } = self;
+        for (_, name, number) in TIMES {
+            let bytes_of = |slot: Slot| {
+                groups.get(slot as usize).and_then(Option::as_ref).map_or(0, |group| group.time_bytes(name))
+            };
+            segments_mut(exposed, number).insert(slot, bytes_of(slot), bytes_of);
+        }
+    }
+
+    /// Exposes no more when a group was pushed.
+    pub(super) fn take_times(&mut self, slot: Slot) {
+        for (_, name, number) in TIMES {
+            let bytes = self.group(slot).time_bytes(name);
+            segments_mut(&mut self.exposed, number).remove(slot, bytes);
+        }
+    }
+
+    /// The number of the family with a name, made if there is none.
+    pub(super) fn number_for(&mut self, name: &Arc<str>, kind: MetricType, source: Source) -> u32 {
+        if let Some(number) = self.by_name.get(name) {
+            return *number;
+        }
+        let exposed = Some(Arc::new(FamilySegments::new(name.clone(), kind, source)));
+        let number = if let Some(free) = self.free_numbers.pop_back() {
+            self.exposed.set(free as usize, exposed);
+            free
+        } else {
+            self.exposed.push_back(exposed);
+            u32::try_from(self.exposed.len() - 1).expect("a family takes more than a byte")
+        };
+        self.by_name.insert(name.clone(), number);
+        number
+    }
+
+    /// Forgets a family that no group has any more.
+    pub(super) fn drop_if_empty(&mut self, number: u32) {
+        let is_for_times = TIMES.iter().any(|(_, _, times)| *times == number);
+        if self.segments_of(number).is_empty() && !is_for_times {
+            let name = self.segments_of(number).name.clone();
+            self.by_name.remove(&name);
+            self.exposed.set(number as usize, None);
+            self.free_numbers.push_back(number);
+        }
+    }
+}
+
+/// The families that tell when groups were pushed.
+const TIMES: [(Source, &str, u32); 2] = [
+    (Source::PushTime, PUSH_TIME.0, PUSH_TIME_NUMBER),
+    (Source::PushFailureTime, PUSH_FAILURE_TIME.0, PUSH_FAILURE_TIME_NUMBER),
+];
+
+impl FamilySegments {
+    /// What all metrics in here are exposed under.
+    pub(super) fn exposed_head(&self) -> Option<Head<'_>> {
+        let time = |(name, help)| Head { name, help: Some(help), unit: None, kind: MetricType::Gauge };
+        match self.source {
+            Source::Pushed => self.head().map(super::group::StoredHead::as_head),
+            Source::PushTime => Some(time(PUSH_TIME)),
+            Source::PushFailureTime => Some(time(PUSH_FAILURE_TIME)),
+        }
+    }
+}
+
+pub(super) fn segments_mut(
+    exposed: &mut Vector<Option<Arc<FamilySegments>>>,
+    number: u32,
+) -> &mut FamilySegments {
+    let exposed = exposed.get_mut(number as usize).and_then(Option::as_mut);
+    Arc::make_mut(exposed.expect("groups name families that there are"))
+}
+
+/// About how many bytes of text a group's family has.
+pub(super) fn family_bytes(groups: &Vector<Option<Arc<Group>>>, slot: Slot, name: &str) -> usize {
+    let group = groups.get(slot as usize).and_then(Option::as_ref);
+    group.and_then(|group| Some(group.family(name)?.text_bytes(&group.key))).unwrap_or_default()
+}
