@@ -11,10 +11,10 @@ use base64::alphabet::URL_SAFE;
 use base64::engine::{DecodePaddingMode, GeneralPurpose, GeneralPurposeConfig};
 use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
 
-use crate::exposition::check::INSTANCE_LABEL;
 use crate::exposition::labels::{
     Escaping, Labels, METRIC_NAME_LABEL, RESERVED_PREFIX, Validation, label_renderings, unescape_values,
 };
+use crate::exposition::series::INSTANCE_LABEL;
 use crate::exposition::text::go::quote;
 
 /// The label that every grouping key has.

@@ -12,8 +12,7 @@ use std::path::{Path, PathBuf};
 use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
 
 use super::{About, Report, body};
-use crate::exposition::check;
-use crate::exposition::{Labels, MetricFamily, Validation, text};
+use crate::exposition::{Labels, MetricFamily, Validation, check, series, text};
 use crate::grouping::GroupingKey;
 
 /// Node exporter runs as another user, whatever the umask says.
@@ -75,14 +74,9 @@ impl Textfile {
 
 /// Puts the grouping labels on the metrics. Node exporter needs no `instance` made up for it.
 fn complete(family: &mut MetricFamily, grouping: &Labels) {
-    let has_instance = grouping.get(check::INSTANCE_LABEL).is_some();
-    check::complete(family, grouping);
-    if has_instance {
-        return;
-    }
+    series::strip(family, grouping);
     for metric in &mut family.metrics {
-        let made_up = |(name, value): &(&str, &str)| *name == check::INSTANCE_LABEL && value.is_empty();
-        metric.labels = Labels::from_pairs(metric.labels.iter().filter(|pair| !made_up(pair)));
+        metric.labels = Labels::from_pairs(grouping.iter().chain(metric.labels.iter())).sorted();
     }
 }
 

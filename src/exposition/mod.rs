@@ -15,6 +15,7 @@ pub mod limits;
 pub mod native;
 pub mod protobuf;
 pub mod registry;
+pub mod series;
 pub mod text;
 
 pub use compression::Compression;

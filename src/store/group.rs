@@ -6,7 +6,8 @@ use std::sync::Arc;
 use smallvec::SmallVec;
 
 use super::metric::StoredMetric;
-use crate::exposition::check::{Inconsistent, completed};
+use crate::exposition::check::Inconsistent;
+use crate::exposition::series::completed;
 use crate::exposition::{Head, Labels, Metric, MetricFamily, MetricType, Value, native};
 use crate::grouping::GroupingKey;
 

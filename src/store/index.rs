@@ -6,8 +6,9 @@ use std::sync::Arc;
 use hashbrown::HashTable;
 
 use super::group::{Group, PUSH_FAILURE_TIME, PUSH_TIME, Slot};
-use crate::exposition::check::{self, Exposed, Fingerprint, Inconsistent, SeriesHash};
+use crate::exposition::check::{self, Exposed, Inconsistent};
 use crate::exposition::labels::renderings;
+use crate::exposition::series::{Fingerprint, SeriesHash};
 use crate::exposition::{MetricFamily, MetricType};
 
 /// The index over all exposed families.

@@ -2,7 +2,7 @@
 
 use prost::encoding::{decode_varint, encode_varint};
 
-use crate::exposition::check::completed;
+use crate::exposition::series::completed;
 use crate::exposition::{Labels, Metric, MetricType, Value};
 use crate::grouping::GroupingKey;
 

@@ -24,7 +24,8 @@ mod writer;
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use crate::exposition::check::{self, Inconsistent, SeriesHash};
+use crate::exposition::check::{self, Inconsistent};
+use crate::exposition::series::{self, SeriesHash};
 use crate::exposition::{MetricFamily, MetricType};
 use crate::grouping::GroupingKey;
 pub use group::{Group, StoredFamily, UnixNanos};
@@ -69,7 +70,7 @@ impl Push {
         families
             .retain(|family| family.name != group::PUSH_TIME.0 && family.name != group::PUSH_FAILURE_TIME.0);
         for family in &mut families {
-            check::strip(family, key.labels());
+            series::strip(family, key.labels());
         }
         Self { key, families, mode, at }
     }

@@ -14,7 +14,8 @@ use super::segments::Source;
 use super::snapshot::{PUSH_FAILURE_TIME_NUMBER, PUSH_TIME_NUMBER, Snapshot, family_bytes, segments_mut};
 use super::{Change, Push, PushMode, Settings, StoreError, Verdict};
 use crate::exposition::MetricFamily;
-use crate::exposition::check::{self, Fingerprint, Inconsistent, SeriesHash};
+use crate::exposition::check::{self, Inconsistent};
+use crate::exposition::series::{self, Fingerprint, SeriesHash};
 use crate::grouping::GroupingKey;
 
 /// What a push was found to be by itself: sound, with the fingerprints of each family's series, or not.
@@ -341,7 +342,7 @@ impl State {
             let mut group = self.snapshot.group(slot).clone();
             let Some(stored) = group.remove(&candidate.name) else { continue };
             let mut family = stored.to_family(&group.key);
-            check::strip(&mut family, group.key.labels());
+            series::strip(&mut family, group.key.labels());
             match self.judge_alone(&group.key, &family) {
                 Ok(series) => {
                     self.quarantine.remove(&candidate);

@@ -7,8 +7,8 @@ use maud::{DOCTYPE, Markup, html};
 
 use super::api_v1::rfc3339;
 use super::{Answer, HTML, answer};
-use crate::exposition::check::INSTANCE_LABEL;
 use crate::exposition::family::{Histogram, Summary};
+use crate::exposition::series::INSTANCE_LABEL;
 use crate::exposition::{Metric, MetricFamily, MetricType, Value};
 use crate::gateway::error::Failure;
 use crate::gateway::peer::Peer;
