@@ -61,7 +61,8 @@ impl SeriesHash {
 /// Leaves each metric the labels that its group does not give it, sorted by name, and one of several buckets or quantiles
 /// with the same bound (the last, as a later line wins everywhere). [`completed`] gives them all labels again.
 pub fn strip(family: &mut MetricFamily, grouping: &Labels) {
-    let names: Vec<&str> = grouping.iter().map(|(name, _)| name).collect();
+    let is_bare = family.metrics.iter().all(|metric| metric.labels.is_empty());
+    let names: Vec<&str> = if is_bare { Vec::new() } else { grouping.iter().map(|(name, _)| name).collect() };
     for metric in &mut family.metrics {
         if !metric.labels.is_empty() {
             metric.labels = stripped(&metric.labels, &names);

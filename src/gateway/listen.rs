@@ -9,8 +9,8 @@ use std::sync::Arc;
 
 use listenfd::ListenFd;
 use tokio::io::{AsyncRead, AsyncWrite};
-use tokio::net::{TcpListener, TcpSocket, UnixListener, lookup_host};
-use tokio_vsock::{VMADDR_CID_ANY, VsockAddr, VsockListener};
+use tokio::net::{TcpListener, TcpSocket, TcpStream, UnixListener, UnixStream, lookup_host};
+use tokio_vsock::{VMADDR_CID_ANY, VsockAddr, VsockListener, VsockStream};
 
 use super::peer::{Peer, Shared};
 use crate::config::{Address, Listen};
@@ -74,19 +74,39 @@ impl Listener {
         }
     }
 
-    /// The next connection, and who is at its other end.
-    pub(super) async fn accept(&self) -> io::Result<(Box<dyn Stream>, Peer)> {
+    /// The next connection.
+    pub(super) async fn accept(&self) -> io::Result<Accepted> {
         match self {
             Self::Tcp(listener) => {
                 let (stream, _) = listener.accept().await?;
                 // Without it an answer may wait for the acknowledgement of the one before.
                 let _ = stream.set_nodelay(true);
-                let stream = Arc::new(stream);
+                stream.into_std().map(Accepted::Tcp)
+            }
+            Self::Unix(listener) => listener.accept().await?.0.into_std().map(Accepted::Unix),
+            Self::Vsock(listener) => Ok(Accepted::Vsock(listener.accept().await?.0)),
+        }
+    }
+}
+
+/// A connection that belongs to no thread yet.
+pub(super) enum Accepted {
+    Tcp(std::net::TcpStream),
+    Unix(std::os::unix::net::UnixStream),
+    Vsock(VsockStream),
+}
+
+impl Accepted {
+    /// Makes it this thread's: its bytes, and who is at its other end.
+    pub(super) fn open(self) -> io::Result<(Box<dyn Stream>, Peer)> {
+        match self {
+            Self::Tcp(stream) => {
+                let stream = Arc::new(TcpStream::from_std(stream)?);
                 let peer = Peer::of(&stream);
                 Ok((Box::new(Shared(stream)), peer))
             }
-            Self::Unix(listener) => Ok((Box::new(listener.accept().await?.0), Peer::default())),
-            Self::Vsock(listener) => Ok((Box::new(listener.accept().await?.0), Peer::default())),
+            Self::Unix(stream) => Ok((Box::new(UnixStream::from_std(stream)?), Peer::default())),
+            Self::Vsock(stream) => Ok((Box::new(stream), Peer::default())),
         }
     }
 }

@@ -17,6 +17,7 @@ pub mod route;
 mod server;
 mod summary;
 pub mod telemetry;
+mod workers;
 
 use std::sync::Arc;
 use std::time::{SystemTime, UNIX_EPOCH};
@@ -35,14 +36,16 @@ use load::Load;
 use route::Layout;
 use server::{About, Shared};
 use telemetry::Telemetry;
+use workers::Workers;
 
 /// Serves on `listeners` until `shutdown` is ready; ends when the requests in flight have been answered or their time is up.
 ///
 /// The store is in memory: what was pushed is gone afterwards.
-pub async fn serve(
+async fn serve(
     config: GatewayConfig,
     access: Option<Access>,
     listeners: Vec<Listener>,
+    workers: &Workers,
     shutdown: impl Future<Output = ()>,
 ) {
     let telemetry = Telemetry::new();
@@ -66,7 +69,7 @@ pub async fn serve(
         quit: Notify::new(),
         limits: Arc::new(config.limits),
     };
-    server::run(listeners, Arc::new(shared), shutdown).await;
+    server::run(listeners, Arc::new(shared), workers, shutdown).await;
 }
 
 /// Why a gateway cannot serve.
@@ -92,7 +95,8 @@ pub fn run(config: GatewayConfig) -> Result<(), GatewayError> {
     SigSet::from(Signal::SIGPIPE).thread_block().map_err(std::io::Error::from)?;
     allow_descriptors(config.limits.connections);
     let access = config.web_config.as_deref().map(Access::load).transpose()?;
-    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
+    let workers = Workers::start()?;
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     let result = runtime.block_on(async {
         let shutdown = shutdown_signal()?;
         let listeners = Listener::all(&config.listen).await?;
@@ -103,7 +107,7 @@ pub fn run(config: GatewayConfig) -> Result<(), GatewayError> {
             warn!(file = %file.display(), "--persistence.file is accepted, and nothing is written to it");
         }
         warn!("pushed metrics are kept in memory only and are lost when the gateway ends");
-        serve(config, access, listeners, shutdown).await;
+        serve(config, access, listeners, &workers, shutdown).await;
         Ok(())
     });
     // What is still being read or rendered is for nobody any more.

@@ -20,11 +20,12 @@ use tracing::{Level, debug, error, info, warn};
 use super::access::{Access, Identity, Rules, Scope};
 use super::error::Failure;
 use super::handlers::{Answer, admin, api_v1, empty, page, push, scrape};
-use super::listen::{Listener, Stream};
+use super::listen::{Accepted, Listener, Stream};
 use super::load::{HeldBytes, Load, Served};
 use super::peer::Peer;
 use super::route::{Layout, Route, route};
 use super::telemetry::Telemetry;
+use super::workers::Workers;
 use crate::config::{Consistency, Limits};
 use crate::store::{Snapshot, Store, UnixNanos};
 
@@ -83,7 +84,12 @@ impl About {
 }
 
 /// Accepts and serves until `shutdown` is ready, then lets the requests in flight end within [`DRAIN_MAX`].
-pub(super) async fn run(listeners: Vec<Listener>, shared: Arc<Shared>, shutdown: impl Future<Output = ()>) {
+pub(super) async fn run(
+    listeners: Vec<Listener>,
+    shared: Arc<Shared>,
+    workers: &Workers,
+    shutdown: impl Future<Output = ()>,
+) {
     let graceful = GracefulShutdown::new();
     let places = Arc::new(Semaphore::new(shared.limits.connections.min(Semaphore::MAX_PERMITS)));
     let (connections, mut accepted) = mpsc::channel(1);
@@ -97,7 +103,7 @@ pub(super) async fn run(listeners: Vec<Listener>, shared: Arc<Shared>, shutdown:
             () = &mut shutdown => break,
             () = shared.quit.notified() => break,
             Some((client, place)) = accepted.recv() => {
-                tokio::spawn(connection(shared.clone(), client, place, graceful.watcher()));
+                workers.spawn(connection(shared.clone(), client, place, graceful.watcher()));
             }
         }
     }
@@ -118,9 +124,8 @@ pub(super) async fn run(listeners: Vec<Listener>, shared: Arc<Shared>, shutdown:
 }
 
 type Place = OwnedSemaphorePermit;
-type Client = (Box<dyn Stream>, Peer);
 
-async fn accept(listener: Listener, places: Arc<Semaphore>, connections: mpsc::Sender<(Client, Place)>) {
+async fn accept(listener: Listener, places: Arc<Semaphore>, connections: mpsc::Sender<(Accepted, Place)>) {
     loop {
         let Ok(place) = places.clone().acquire_owned().await else { return };
         let accepted = tokio::select! {
@@ -142,8 +147,11 @@ async fn accept(listener: Listener, places: Arc<Semaphore>, connections: mpsc::S
 }
 
 /// Serves the requests of one connection, behind TLS where that is configured.
-async fn connection(shared: Arc<Shared>, client: Client, place: Place, watcher: Watcher) {
-    let (stream, peer) = client;
+async fn connection(shared: Arc<Shared>, accepted: Accepted, place: Place, watcher: Watcher) {
+    let (stream, peer) = match accepted.open() {
+        Ok(opened) => opened,
+        Err(error) => return warn!(%error, "cannot serve a connection"),
+    };
     let tls = shared.access.as_ref().and_then(|access| access.rules().tls().cloned());
     let stream: Box<dyn Stream> = match tls {
         None => stream,

@@ -112,6 +112,21 @@ impl StoredFamily {
         }
     }
 
+    /// Whether it exposes exactly the series of a pushed family, whose values are good.
+    pub(super) fn has_series_of(&self, family: &MetricFamily) -> bool {
+        let is_good = |value: &Value| match value {
+            Value::Histogram(histogram) => native::fault(histogram).is_none(),
+            _ => true,
+        };
+        self.aside().is_none()
+            && self.head.is_of(family)
+            && !family.metrics.is_empty()
+            && self.metrics.len() == family.metrics.len()
+            && self.metrics.iter().zip(&family.metrics).all(|(stored, new)| {
+                new.timestamp_ms.is_none() && stored.has_labels(&new.labels) && is_good(&new.value)
+            })
+    }
+
     /// The family with the labels that it is exposed with.
     pub fn to_family(&self, key: &GroupingKey) -> MetricFamily {
         let metrics = self.metrics.iter().map(|metric| metric.to_metric(self.head.kind, key)).collect();
@@ -212,22 +227,6 @@ impl Group {
 
     pub(super) fn remove(&mut self, name: &str) -> Option<StoredFamily> {
         self.find(name).ok().map(|at| self.families.remove(at))
-    }
-
-    /// Whether it exposes exactly the series of a pushed family, whose values are good.
-    pub(super) fn has_series_of(&self, family: &MetricFamily) -> bool {
-        let Some(stored) = self.family(&family.name) else { return false };
-        let is_good = |value: &Value| match value {
-            Value::Histogram(histogram) => native::fault(histogram).is_none(),
-            _ => true,
-        };
-        stored.aside().is_none()
-            && stored.head.is_of(family)
-            && !family.metrics.is_empty()
-            && stored.metrics.len() == family.metrics.len()
-            && stored.metrics.iter().zip(&family.metrics).all(|(stored, new)| {
-                new.timestamp_ms.is_none() && stored.has_labels(&new.labels) && is_good(&new.value)
-            })
     }
 
     /// About how many bytes a time of it takes in a text.

@@ -22,7 +22,9 @@ mod snapshot;
 mod writer;
 
 use std::collections::HashMap;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::Arc;
+
+use parking_lot::Mutex;
 
 use crate::exposition::check::{self, Inconsistent};
 use crate::exposition::series::{self, SeriesHash};
@@ -69,6 +71,7 @@ impl Push {
         let mut families = families;
         families
             .retain(|family| family.name != group::PUSH_TIME.0 && family.name != group::PUSH_FAILURE_TIME.0);
+        families.sort_by(|a, b| a.name.cmp(&b.name));
         for family in &mut families {
             series::strip(family, key.labels());
         }
@@ -77,8 +80,19 @@ impl Push {
 
     /// Whether it brings nothing but values for series that the group exposes, and good ones.
     fn is_update_of(&self, group: &Group) -> bool {
-        let has_all = self.mode == PushMode::ReplaceFamilies || self.families.len() == group.families().len();
-        has_all && self.families.iter().all(|family| group.has_series_of(family))
+        let stored = group.families();
+        match self.mode {
+            PushMode::ReplaceGroup => {
+                self.families.len() == stored.len()
+                    && self.families.iter().zip(stored).all(|(new, stored)| stored.has_series_of(new))
+            }
+            PushMode::ReplaceFamilies => {
+                let has_series_of = |new: &MetricFamily| {
+                    group.family(&new.name).is_some_and(|stored| stored.has_series_of(new))
+                };
+                self.families.iter().all(has_series_of)
+            }
+        }
     }
 
     /// Judges it by itself. This is the costly part, and no part of the writer's work.
@@ -147,26 +161,21 @@ impl Store {
         Self { state: Arc::new(Mutex::new(State::new(settings, hash.clone()))), hash }
     }
 
-    fn state(&self) -> MutexGuard<'_, State> {
-        // A change that panicked has left the state as it was after one of its steps: better than none.
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
     /// Makes a change; returns when it is in the snapshots.
     ///
     /// # Errors
     /// Why it was not made. The store is as before then, except that a failed push is noted in its group.
     pub fn submit(&self, change: Change) -> Result<(), StoreError> {
-        let Change::Push(push) = change else { return self.state().make(change) };
-        let updated = self.state().update(push);
+        let Change::Push(push) = change else { return self.state.lock().make(change) };
+        let updated = self.state.lock().update(push);
         updated.or_else(|push| {
             let judged = push.judge(&self.hash);
-            self.state().push(push, judged)
+            self.state.lock().push(push, judged)
         })
     }
 
     /// The state after all changes that were answered before this call.
     pub fn snapshot(&self) -> Snapshot {
-        self.state().snapshot()
+        self.state.lock().snapshot()
     }
 }

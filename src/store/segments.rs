@@ -47,6 +47,8 @@ pub(super) struct FamilySegments {
 /// The groups of a range of slots.
 #[derive(Debug, Clone)]
 pub(super) struct Segment {
+    /// The first of the slots, to be found by.
+    first: Slot,
     /// In order, and never none.
     slots: Arc<Vec<Slot>>,
     /// About how many bytes of text they have.
@@ -101,14 +103,12 @@ fn forget<T: Default>(shared: &mut Arc<T>) {
 
 impl Segment {
     fn new(slots: Vec<Slot>, bytes: usize) -> Self {
-        Self { slots: Arc::new(slots), bytes, order: Arc::default(), renderings: Arc::default() }
-    }
-
-    fn first(&self) -> Slot {
-        self.slots[0]
+        let first = slots[0];
+        Self { first, slots: Arc::new(slots), bytes, order: Arc::default(), renderings: Arc::default() }
     }
 
     fn reshaped(&mut self) {
+        self.first = self.slots[0];
         forget(&mut self.order);
         forget(&mut self.renderings);
     }
@@ -186,7 +186,7 @@ impl FamilySegments {
 
     /// The segment that has the slot or, where none has, that it belongs into.
     fn at(&self, slot: Slot) -> usize {
-        self.segments.partition_point(|segment| segment.first() <= slot).saturating_sub(1)
+        self.segments.partition_point(|segment| segment.first <= slot).saturating_sub(1)
     }
 
     /// Values of a group have changed, and nothing else.

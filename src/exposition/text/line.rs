@@ -185,8 +185,10 @@ impl<'a, F: Families> Reader<'a, '_, F> {
         }
         let start = self.at;
         let is_start = |b: u8| b.is_ascii_alphabetic() || b == b'_' || (colon && b == b':');
-        while is_start(self.peek()?) || (self.at > start && self.peek()?.is_ascii_digit()) {
-            self.at += 1;
+        if is_start(self.peek()?) {
+            let rest = &self.line[start..];
+            let belongs = |b: &u8| is_start(*b) || b.is_ascii_digit();
+            self.at += rest.iter().position(|b| !belongs(b)).ok_or(LineError::UnexpectedEnd)?;
         }
         Ok(Cow::Borrowed(&self.line[start..self.at]))
     }

@@ -1,6 +1,8 @@
 //! Lines gathered into metric families.
 
-use std::collections::HashMap;
+use std::hash::BuildHasher as _;
+
+use hashbrown::{DefaultHashBuilder as RandomState, HashMap, HashTable};
 
 use super::error::LineError;
 use super::line::{self, Families, Line, Role, Sample};
@@ -55,7 +57,11 @@ pub enum Repeated {
 pub struct Gatherer {
     repeated: Repeated,
     families: Vec<Family>,
-    by_name: HashMap<String, usize>,
+    /// Places in `families`, found by their names.
+    by_name: HashTable<usize>,
+    hash: RandomState,
+    /// The family of the line before, which is mostly that of the next one, too.
+    last: usize,
 }
 
 #[derive(Debug, Clone)]
@@ -70,18 +76,19 @@ struct Family {
 
 impl Families for Gatherer {
     fn kind_of(&self, name: &str) -> Option<Option<MetricType>> {
-        self.by_name.get(name).map(|i| self.families[*i].kind)
+        self.find(name).map(|at| self.families[at].kind)
     }
 
     fn has_help(&self, name: &str) -> bool {
-        self.by_name.get(name).is_some_and(|i| self.families[*i].help.is_some())
+        self.find(name).is_some_and(|at| self.families[at].help.is_some())
     }
 }
 
 impl Gatherer {
     /// Starts with no family.
     pub fn new(repeated: Repeated) -> Self {
-        Self { repeated, families: Vec::new(), by_name: HashMap::new() }
+        let (by_name, hash) = (HashTable::new(), RandomState::default());
+        Self { repeated, families: Vec::new(), by_name, hash, last: 0 }
     }
 
     /// Adds a line that was read against the families in here.
@@ -99,7 +106,7 @@ impl Gatherer {
 
     /// Whether a sample would start a new series rather than extend or replace one.
     pub fn is_new_series(&self, sample: &Sample<'_>) -> bool {
-        let Some(family) = self.by_name.get(&*sample.family.name).map(|i| &self.families[*i]) else {
+        let Some(family) = self.find(&sample.family.name).map(|at| &self.families[at]) else {
             return true;
         };
         !family.places.contains_key(&Labels::from_pairs(sample.labels.iter().map(|(n, v)| (n, v))).sorted())
@@ -110,19 +117,28 @@ impl Gatherer {
         self.families.into_iter().filter(|family| !family.metrics.is_empty()).map(Family::finish).collect()
     }
 
+    fn find(&self, name: &str) -> Option<usize> {
+        if self.families.get(self.last).is_some_and(|family| family.name == name) {
+            return Some(self.last);
+        }
+        self.by_name.find(self.hash.hash_one(name), |at| self.families[*at].name == name).copied()
+    }
+
     fn family(&mut self, name: &str) -> &mut Family {
-        let at = self.by_name.get(name).copied().unwrap_or_else(|| {
-            self.by_name.insert(name.to_owned(), self.families.len());
-            self.families.push(Family {
+        self.last = self.find(name).unwrap_or_else(|| {
+            let at = self.families.len();
+            let (families, hash) = (&mut self.families, &self.hash);
+            families.push(Family {
                 name: name.to_owned(),
                 help: None,
                 kind: None,
                 metrics: Vec::new(),
                 places: HashMap::new(),
             });
-            self.families.len() - 1
+            self.by_name.insert_unique(hash.hash_one(name), at, |at| hash.hash_one(&*families[*at].name));
+            at
         });
-        &mut self.families[at]
+        &mut self.families[self.last]
     }
 }
 
