@@ -33,8 +33,9 @@
 //! * A run: command → `spawn` → child; FIFO → `fifo` → `collect` → families; ended → `reap` → outcome → `report` →
 //!   `deliver::courier` → a `lane` for each push gateway, else the `spool`; and the textfile → exit code.
 //! * A push: `gateway::listen` → `gateway::access` (who is it?) → [`gateway::route`] (what for?) → [`gateway::encoding`] →
-//!   [`exposition`] → `store::writer`: check → apply → publish → 200.
-//! * A scrape: `store::Snapshot` → [`gateway::negotiate`] → `store::expose` → socket.
+//!   [`exposition`] → `store::writer`: check → apply → 200.
+//! * A scrape: [`gateway::negotiate`] → `store::Snapshot` → `store::segments`, rendered where something has changed →
+//!   `store::expose` → socket.
 //!
 //! # Invariants
 //!
