@@ -30,8 +30,8 @@ pub struct GatewayConfig {
     pub consistency: Consistency,
     /// Which names are taken.
     pub names: Validation,
-    /// File to keep metrics in, as it was given.
-    pub persistence_file: Option<PathBuf>,
+    /// Where what is pushed is kept, if not in memory only.
+    pub storage: Option<StorageConfig>,
     /// What a stranger can cost at most.
     pub limits: Limits,
     /// What is said on stderr.
@@ -153,12 +153,46 @@ pub fn gateway_config(call: &GatewayCall) -> Result<GatewayConfig, BadFlag> {
             Consistency::Checked
         },
         names: if on("push.enable-utf8-names") { Validation::Utf8 } else { Validation::Legacy },
-        persistence_file: path("persistence.file"),
+        storage: storage(path("storage.path"), path("persistence.file"), on("storage.repair"))?,
         limits: limits(&flags)?,
         log_level: flags.one("log.level", log_level)?,
         log_format: flags.one("log.format", log_format)?,
         flags: shown,
     })
+}
+
+/// Where what is pushed is kept.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct StorageConfig {
+    /// The directory.
+    pub path: PathBuf,
+    /// Whether what is damaged in it is left out.
+    pub repair: bool,
+}
+
+fn storage(
+    path: Option<PathBuf>,
+    persistence_file: Option<PathBuf>,
+    repair: bool,
+) -> Result<Option<StorageConfig>, BadFlag> {
+    let beside = persistence_file.map(|file| {
+        let mut path = file.into_os_string();
+        path.push(".d");
+        PathBuf::from(path)
+    });
+    let path = match (path, beside) {
+        (Some(path), Some(_)) => {
+            let value = path.display().to_string();
+            let problem = "--persistence.file names a directory, too: give one of them".to_owned();
+            return Err(BadFlag { flag: "storage.path", value, problem });
+        }
+        (path, beside) => path.or(beside),
+    };
+    if repair && path.is_none() {
+        let problem = "it needs --storage.path".to_owned();
+        return Err(BadFlag { flag: "storage.repair", value: "true".to_owned(), problem });
+    }
+    Ok(path.map(|path| StorageConfig { path, repair }))
 }
 
 fn limits(flags: &Flags<'_>) -> Result<Limits, BadFlag> {

@@ -24,7 +24,8 @@ use crate::deliver::{Access, Proxy, SpoolPlace, Target};
 use crate::exposition::labels::Labels;
 use crate::grouping::GroupingKey;
 pub use gateway::{
-    Address, BadFlag, Consistency, GatewayConfig, Limits, Listen, LogFormat, Paths, gateway_config,
+    Address, BadFlag, Consistency, GatewayConfig, Limits, Listen, LogFormat, Paths, StorageConfig,
+    gateway_config,
 };
 use reader::{PUSH_URL, Reader};
 

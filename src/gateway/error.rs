@@ -97,6 +97,7 @@ fn store_text(error: &StoreError) -> String {
             text.truncate(text.floor_char_boundary(FAILURE_BYTES_MAX));
             text
         }
+        StoreError::Disk(reason) => reason.to_string(),
         StoreError::TooManyGroups(groups) => format!("there are {groups} groups already, see --limit.groups"),
     }
 }
@@ -143,7 +144,9 @@ impl Failure {
             Self::TooOften | Self::TooManyPasswords | Self::Store(StoreError::TooManyGroups(_)) => {
                 StatusCode::TOO_MANY_REQUESTS
             }
-            Self::TooManyRequests(_) | Self::TooManyBytes(_) => StatusCode::SERVICE_UNAVAILABLE,
+            Self::TooManyRequests(_) | Self::TooManyBytes(_) | Self::Store(StoreError::Disk(_)) => {
+                StatusCode::SERVICE_UNAVAILABLE
+            }
             Self::Unauthorized { .. } => StatusCode::UNAUTHORIZED,
             Self::Forbidden(_) => StatusCode::FORBIDDEN,
             Self::Internal => StatusCode::INTERNAL_SERVER_ERROR,
@@ -165,9 +168,11 @@ impl Failure {
             Self::Misroute(Misroute::Redirect { location, .. }) => Some((LOCATION, location.clone())),
             Self::Unauthorized { challenge } => Some((WWW_AUTHENTICATE, (*challenge).to_owned())),
             Self::Store(StoreError::TooManyGroups(_)) => Some((RETRY_AFTER, LATER.to_owned())),
-            Self::TooOften | Self::TooManyPasswords | Self::TooManyRequests(_) | Self::TooManyBytes(_) => {
-                Some((RETRY_AFTER, SOON.to_owned()))
-            }
+            Self::TooOften
+            | Self::TooManyPasswords
+            | Self::TooManyRequests(_)
+            | Self::TooManyBytes(_)
+            | Self::Store(StoreError::Disk(_)) => Some((RETRY_AFTER, SOON.to_owned())),
             _ => None,
         }
     }

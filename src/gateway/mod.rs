@@ -28,8 +28,8 @@ use tokio::io::AsyncReadExt as _;
 use tokio::sync::Notify;
 use tracing::{info, warn};
 
-use crate::config::{Consistency, GatewayConfig};
-use crate::store::{Settings, Store, UnixNanos};
+use crate::config::{Consistency, GatewayConfig, StorageConfig};
+use crate::store::{Damage, Settings, Storage, StorageError, Store, UnixNanos};
 use access::{Access, AccessError};
 use listen::{ListenError, Listener};
 use load::Load;
@@ -40,21 +40,15 @@ use workers::Workers;
 
 /// Serves on `listeners` until `shutdown` is ready; ends when the requests in flight have been answered or their time is up.
 ///
-/// The store is in memory: what was pushed is gone afterwards.
+/// What was answered is as durable as the store makes it.
 async fn serve(
     config: GatewayConfig,
+    (store, telemetry): (Store, Telemetry),
     access: Option<Access>,
     listeners: Vec<Listener>,
     workers: &Workers,
     shutdown: impl Future<Output = ()>,
 ) {
-    let telemetry = Telemetry::new();
-    let store = Store::new(Settings {
-        own: telemetry.own_types(),
-        quarantine: config.consistency == Consistency::Quarantined,
-        groups_max: config.limits.groups,
-        failed_groups_max: config.limits.failed_groups,
-    });
     let shared = Shared {
         store,
         telemetry,
@@ -78,6 +72,9 @@ pub enum GatewayError {
     /// There is no runtime, or there are no signals.
     #[error("{0}")]
     Start(#[from] std::io::Error),
+    /// What was pushed before cannot be read, or nothing can be written.
+    #[error("--storage.path: {0}")]
+    Storage(#[from] StorageError),
     /// An address cannot be listened on.
     #[error(transparent)]
     Listen(#[from] ListenError),
@@ -95,6 +92,8 @@ pub fn run(config: GatewayConfig) -> Result<(), GatewayError> {
     SigSet::from(Signal::SIGPIPE).thread_block().map_err(std::io::Error::from)?;
     allow_descriptors(config.limits.connections);
     let access = config.web_config.as_deref().map(Access::load).transpose()?;
+    let telemetry = Telemetry::new();
+    let store = open_store(&config, &telemetry)?;
     let workers = Workers::start()?;
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     let result = runtime.block_on(async {
@@ -103,16 +102,34 @@ pub fn run(config: GatewayConfig) -> Result<(), GatewayError> {
         for listener in &listeners {
             info!(address = %listener, "listening");
         }
-        if let Some(file) = &config.persistence_file {
-            warn!(file = %file.display(), "--persistence.file is accepted, and nothing is written to it");
+        serve(config, (store.clone(), telemetry), access, listeners, &workers, shutdown).await;
+        if let Err(error) = store.flush().await {
+            warn!(%error, "what was pushed last, and not answered, may be lost");
         }
-        warn!("pushed metrics are kept in memory only and are lost when the gateway ends");
-        serve(config, access, listeners, &workers, shutdown).await;
         Ok(())
     });
     // What is still being read or rendered is for nobody any more.
     runtime.shutdown_background();
     result
+}
+
+fn open_store(config: &GatewayConfig, telemetry: &Telemetry) -> Result<Store, StorageError> {
+    let settings = Settings {
+        own: telemetry.own_types(),
+        quarantine: config.consistency == Consistency::Quarantined,
+        groups_max: config.limits.groups,
+        failed_groups_max: config.limits.failed_groups,
+    };
+    let Some(StorageConfig { path, repair }) = &config.storage else {
+        warn!(
+            "pushed metrics are kept in memory only and are lost when the gateway ends, see --storage.path"
+        );
+        return Ok(Store::new(settings));
+    };
+    let damage = if *repair { Damage::LeftOut } else { Damage::Refused };
+    let store = Store::open(settings, &Storage { path: path.clone(), damage })?;
+    info!(path = %path.display(), groups = store.snapshot().len(), "what was pushed before is there again");
+    Ok(store)
 }
 
 /// Raises the limit of open descriptors as far as the connections need it and it may be raised.

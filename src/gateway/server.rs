@@ -306,7 +306,7 @@ async fn answer(
             let (head, body) = request.into_parts();
             push::push(shared, key?, mode, &head.headers, body, peer).await
         }
-        Route::Delete { key } => push::delete(&shared.store, key?),
+        Route::Delete { key } => push::delete(&shared.store, key?).await,
         Route::Scrape => {
             let snapshot = visible(shared, identity, peer).await?;
             let own = shared.telemetry.gather(&snapshot);
@@ -323,7 +323,7 @@ async fn answer(
             api_v1::metrics(visible(shared, identity, peer).await?, &shared.reads.heavy, peer).await
         }
         Route::ApiOptions => Ok(api_v1::options()),
-        Route::Wipe => admin::wipe(&shared.store),
+        Route::Wipe => admin::wipe(&shared.store).await,
         Route::Healthy | Route::Ready => Ok(admin::health()),
         Route::Quit if shared.lifecycle => {
             shared.quit.notify_one();

@@ -45,7 +45,7 @@ pub struct Group {
     pub failed_at: UnixNanos,
     /// When the first push came, whatever became of it.
     pub since: UnixNanos,
-    /// How many changes there had been when the group came to be: tells which of two is older.
+    /// How many groups had come to be before: tells which of two is older.
     pub(super) sequence: u64,
 }
 
@@ -60,8 +60,8 @@ pub struct StoredFamily {
     pub(super) metrics: SmallVec<[StoredMetric; 1]>,
 }
 
-/// What a family has beside its metrics.
-#[derive(Debug, PartialEq)]
+/// What a family has beside its metrics. Of several the first is exposed: one with a help text, by the alphabet.
+#[derive(Debug)]
 pub(super) struct StoredHead {
     pub(super) name: Arc<str>,
     pub(super) kind: MetricType,
@@ -70,8 +70,28 @@ pub(super) struct StoredHead {
     pub(super) place: Place,
 }
 
+impl PartialEq for StoredHead {
+    fn eq(&self, other: &Self) -> bool {
+        self.identity() == other.identity()
+    }
+}
+
+impl Eq for StoredHead {}
+
+impl PartialOrd for StoredHead {
+    fn partial_cmp(&self, other: &Self) -> Option<Ordering> {
+        Some(self.cmp(other))
+    }
+}
+
+impl Ord for StoredHead {
+    fn cmp(&self, other: &Self) -> Ordering {
+        self.identity().cmp(&other.identity())
+    }
+}
+
 /// Where a family is exposed.
-#[derive(Debug, PartialEq)]
+#[derive(Debug)]
 pub(super) enum Place {
     /// With the family of this number in all groups.
     Exposed(u32),
@@ -80,6 +100,11 @@ pub(super) enum Place {
 }
 
 impl StoredHead {
+    /// All but the place, which is the same for all of an exposed family.
+    fn identity(&self) -> (&str, bool, Option<&str>, Option<&str>, &'static str) {
+        (&self.name, self.help.is_none(), self.help.as_deref(), self.unit.as_deref(), self.kind.proto_name())
+    }
+
     pub(super) fn new(family: &MetricFamily, name: Arc<str>, place: Place) -> Self {
         let text = |text: &Option<String>| text.as_deref().map(Box::from);
         Self { name, kind: family.kind, help: text(&family.help), unit: text(&family.unit), place }
@@ -127,9 +152,18 @@ impl StoredFamily {
             })
     }
 
+    /// The family without the labels that its group gives.
+    pub(super) fn to_stripped(&self) -> MetricFamily {
+        self.family_of(|metric| metric.to_stripped(self.head.kind))
+    }
+
     /// The family with the labels that it is exposed with.
     pub fn to_family(&self, key: &GroupingKey) -> MetricFamily {
-        let metrics = self.metrics.iter().map(|metric| metric.to_metric(self.head.kind, key)).collect();
+        self.family_of(|metric| metric.to_metric(self.head.kind, key))
+    }
+
+    fn family_of(&self, metric: impl Fn(&StoredMetric) -> Metric) -> MetricFamily {
+        let metrics = self.metrics.iter().map(metric).collect();
         let text = |text: &Option<Box<str>>| text.as_deref().map(str::to_owned);
         MetricFamily {
             name: self.head.name.to_string(),

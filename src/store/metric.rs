@@ -87,6 +87,12 @@ impl StoredMetric {
         Self { labels: OwnLabels::new(&metric.labels), value: metric.value.into() }
     }
 
+    /// The metric without the labels that its group gives.
+    pub(super) fn to_stripped(&self, kind: MetricType) -> Metric {
+        let labels = Labels::from_pairs(self.labels.iter());
+        Metric { labels, value: self.value.to_value(kind), timestamp_ms: None }
+    }
+
     /// The metric with the labels that it is exposed with.
     pub(super) fn to_metric(&self, kind: MetricType, key: &GroupingKey) -> Metric {
         Metric { labels: self.all_labels(key), value: self.value.to_value(kind), timestamp_ms: None }

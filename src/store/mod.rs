@@ -9,12 +9,14 @@
 //! * **Read your write.** A change is in every snapshot that is taken after its answer.
 //! * **Cost.** A push costs what it holds, not what is stored: [`index`] answers the questions about the rest. A scrape costs
 //!   the bytes that it sends: [`segments`] keeps them, and makes those again that have changed.
-//! * **Durability.** None yet: the store lives in memory and a crash empties it. Every change passes through the writer's
-//!   check → apply → acknowledge, which is where a log belongs.
+//! * **Durability.** With a [`Storage`] every change passes through check → apply → journal, and is answered when it is on
+//!   disk; a snapshot may show it a moment earlier. What was answered is there after a crash. Where the disk fails, changes
+//!   are refused and snapshots go on. Without one the store lives in memory, and a crash empties it.
 
 pub mod expose;
 pub mod group;
 mod index;
+mod journal;
 mod metric;
 mod quarantine;
 mod segments;
@@ -31,6 +33,8 @@ use crate::exposition::series::{self, SeriesHash};
 use crate::exposition::{MetricFamily, MetricType};
 use crate::grouping::GroupingKey;
 pub use group::{Group, StoredFamily, UnixNanos};
+use journal::Journal;
+pub use journal::{Damage, Storage, StorageError};
 pub use snapshot::Snapshot;
 use writer::{Judged, State};
 
@@ -129,6 +133,9 @@ pub enum StoreError {
     /// The push would make one group too many.
     #[error("there are {0} groups already")]
     TooManyGroups(usize),
+    /// The change cannot be brought to disk; it may be there all the same.
+    #[error("{0}")]
+    Disk(Arc<str>),
 }
 
 type Verdict = Result<(), StoreError>;
@@ -152,26 +159,104 @@ pub struct Store {
     /// Held to make one change, or to take a snapshot; never across an await.
     state: Arc<Mutex<State>>,
     hash: SeriesHash,
+    journal: Option<Arc<Journal>>,
 }
 
+/// A change that was made, and may not be on disk yet.
+#[derive(Debug, Clone, Copy)]
+#[must_use = "it may be lost"]
+pub struct Made(Option<u64>);
+
 impl Store {
-    /// An empty store.
+    /// An empty store that lives in memory.
     pub fn new(settings: Settings) -> Self {
         let hash = SeriesHash::default();
-        Self { state: Arc::new(Mutex::new(State::new(settings, hash.clone()))), hash }
+        let state = Arc::new(Mutex::new(State::new(settings, hash.clone())));
+        Self { state, hash, journal: None }
     }
 
-    /// Makes a change; returns when it is in the snapshots.
+    /// A store with all that was recorded in a directory, which records there what comes.
+    ///
+    /// # Errors
+    /// Why the directory cannot be used.
+    pub fn open(settings: Settings, storage: &Storage) -> Result<Self, StorageError> {
+        let store = Self::new(settings);
+        let journal = Journal::open(storage, &store.state)?;
+        Ok(Self { journal: Some(Arc::new(journal)), ..store })
+    }
+
+    /// Makes a change; every snapshot from here on has it.
     ///
     /// # Errors
     /// Why it was not made. The store is as before then, except that a failed push is noted in its group.
-    pub fn submit(&self, change: Change) -> Result<(), StoreError> {
-        let Change::Push(push) = change else { return self.state.lock().make(change) };
-        let updated = self.state.lock().update(push);
-        updated.or_else(|push| {
-            let judged = push.judge(&self.hash);
-            self.state.lock().push(push, judged)
-        })
+    pub fn make(&self, change: Change) -> Result<Made, StoreError> {
+        let payload = match &self.journal {
+            None => None,
+            Some(journal) => {
+                journal.check().map_err(StoreError::Disk)?;
+                Some(Journal::payload(&change))
+            }
+        };
+        let Change::Push(push) = change else {
+            let mut state = self.state.lock();
+            state.make(change)?;
+            return Ok(self.recorded(payload));
+        };
+        let push = {
+            let mut state = self.state.lock();
+            match state.update(push) {
+                Ok(()) => return Ok(self.recorded(payload)),
+                Err(push) => push,
+            }
+        };
+        let judged = push.judge(&self.hash);
+        let (key, at) = (push.key.clone(), push.at);
+        let mut state = self.state.lock();
+        match state.push(push, judged) {
+            Err(StoreError::Inconsistent(fault)) => {
+                // The failure is noted, and need not be on disk before it is told.
+                let payload = payload.map(|_| Journal::payload(&Change::Failed { key, at }));
+                let _ = self.recorded(payload);
+                Err(fault.into())
+            }
+            verdict => verdict.map(|()| self.recorded(payload)),
+        }
+    }
+
+    /// Records a change; the state must still be held then, so that records have the order of changes.
+    fn recorded(&self, payload: Option<Vec<u8>>) -> Made {
+        Made(self.journal.as_ref().zip(payload).map(|(journal, payload)| journal.append(&payload)))
+    }
+
+    /// Waits until a change is as durable as the store makes it.
+    ///
+    /// # Errors
+    /// Where the disk fails.
+    pub fn durable(&self, made: Made) -> impl Future<Output = Result<(), StoreError>> + Send + use<> {
+        let Made(number) = made;
+        let on_disk = self.journal.as_ref().zip(number).map(|(journal, number)| journal.on_disk(number));
+        async {
+            match on_disk {
+                Some(on_disk) => on_disk.await.map_err(StoreError::Disk),
+                None => Ok(()),
+            }
+        }
+    }
+
+    /// Waits until every change that was made is as durable as the store makes it.
+    ///
+    /// # Errors
+    /// Where the disk fails.
+    pub fn flush(&self) -> impl Future<Output = Result<(), StoreError>> + Send + use<> {
+        self.durable(Made(self.journal.as_ref().map(|journal| journal.last())))
+    }
+
+    /// Whether changes can be made.
+    ///
+    /// # Errors
+    /// Why not.
+    pub fn writable(&self) -> Result<(), StoreError> {
+        self.journal.as_ref().map_or(Ok(()), |journal| journal.check().map_err(StoreError::Disk))
     }
 
     /// The state after all changes that were answered before this call.

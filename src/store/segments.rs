@@ -9,6 +9,7 @@ use std::ops::Range;
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
 use bytes::Bytes;
+use imbl::OrdMap;
 
 use super::group::{Group, Place, Slot, StoredFamily, StoredHead, exposition_order};
 use super::snapshot::Snapshot;
@@ -38,8 +39,8 @@ pub(super) struct FamilySegments {
     pub(super) name: Arc<str>,
     pub(super) kind: MetricType,
     pub(super) source: Source,
-    /// Every head that a group has, with the number of such groups. The one that has been here for longest counts.
-    heads: Vec<(Arc<StoredHead>, usize)>,
+    /// Every head that a group has, with the number of such groups. The first one counts.
+    heads: OrdMap<Arc<StoredHead>, usize>,
     /// By the slots that they hold.
     segments: Vec<Segment>,
 }
@@ -116,7 +117,7 @@ impl Segment {
 
 impl FamilySegments {
     pub(super) fn new(name: Arc<str>, kind: MetricType, source: Source) -> Self {
-        Self { name, kind, source, heads: Vec::new(), segments: Vec::new() }
+        Self { name, kind, source, heads: OrdMap::new(), segments: Vec::new() }
     }
 
     pub(super) fn is_empty(&self) -> bool {
@@ -129,58 +130,28 @@ impl FamilySegments {
 
     /// The head that all groups' metrics are exposed under.
     pub(super) fn head(&self) -> Option<&StoredHead> {
-        self.heads.first().map(|(head, _)| &**head)
+        self.heads.get_min().map(|(head, _)| &**head)
     }
 
-    /// The head for one more group's family; the one that it had before, if it had one, is given back. A help text that the
-    /// only group with it exchanges keeps its rank.
-    pub(super) fn adopt(
-        &mut self,
-        family: &MetricFamily,
-        place: u32,
-        before: Option<&Arc<StoredHead>>,
-    ) -> Arc<StoredHead> {
-        let old = before.and_then(|old| self.heads.iter().position(|(head, _)| Arc::ptr_eq(head, old)));
-        if let Some(at) = self.heads.iter().position(|(head, _)| head.is_of(family)) {
-            let head = self.heads[at].0.clone();
-            self.heads[at].1 += 1;
-            if let Some(old) = old {
-                self.give_back_at(old);
-            }
-            return head;
-        }
-        let head = Arc::new(StoredHead::new(family, self.name.clone(), Place::Exposed(place)));
-        match old {
-            Some(old) if self.heads[old].1 == 1 => self.heads[old].0 = head.clone(),
-            old => {
-                if let Some(old) = old {
-                    self.give_back_at(old);
-                }
-                self.heads.push((head.clone(), 1));
-            }
-        }
+    /// The head for one more group's family.
+    pub(super) fn adopt(&mut self, family: &MetricFamily, number: u32) -> Arc<StoredHead> {
+        let head = Arc::new(StoredHead::new(family, self.name.clone(), Place::Exposed(number)));
+        self.share(&head)
+    }
+
+    /// Counts one group more with a head, and returns the one like it that others have.
+    pub(super) fn share(&mut self, head: &Arc<StoredHead>) -> Arc<StoredHead> {
+        let known = self.heads.get_key_value(head).map(|(known, groups)| (known.clone(), *groups));
+        let (head, groups) = known.unwrap_or_else(|| (head.clone(), 0));
+        self.heads.insert(head.clone(), groups + 1);
         head
-    }
-
-    /// Counts one group more with a head of another snapshot's.
-    pub(super) fn share(&mut self, head: &Arc<StoredHead>) {
-        match self.heads.iter_mut().find(|(known, _)| Arc::ptr_eq(known, head)) {
-            Some((_, groups)) => *groups += 1,
-            None => self.heads.push((head.clone(), 1)),
-        }
     }
 
     /// Counts one group less with this head.
     pub(super) fn give_back(&mut self, head: &Arc<StoredHead>) {
-        if let Some(at) = self.heads.iter().position(|(known, _)| Arc::ptr_eq(known, head)) {
-            self.give_back_at(at);
-        }
-    }
-
-    fn give_back_at(&mut self, at: usize) {
-        self.heads[at].1 -= 1;
-        if self.heads[at].1 == 0 {
-            self.heads.remove(at);
+        match self.heads.get_mut(head) {
+            Some(groups) if *groups > 1 => *groups -= 1,
+            _ => drop(self.heads.remove(head)),
         }
     }
 

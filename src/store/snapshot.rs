@@ -105,7 +105,7 @@ impl Snapshot {
         let number = self.number_for(&like.name, like.kind, like.source);
         let groups = &self.groups;
         let exposed = segments_mut(&mut self.exposed, number);
-        exposed.share(&family.head);
+        let _ = exposed.share(&family.head);
         let bytes_of = |slot: Slot| family_bytes(groups, slot, &like.name);
         exposed.insert(slot, bytes_of(slot), bytes_of);
     }

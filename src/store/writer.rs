@@ -8,6 +8,7 @@ use smallvec::SmallVec;
 
 use super::group::{Group, Place, Slot, StoredFamily, StoredHead, UnixNanos};
 use super::index::Index;
+use super::journal::record::{Exposed, StoredGroup};
 use super::metric::StoredMetric;
 use super::quarantine::{Candidate, Quarantine};
 use super::segments::Source;
@@ -15,7 +16,7 @@ use super::snapshot::{PUSH_FAILURE_TIME_NUMBER, PUSH_TIME_NUMBER, Snapshot, fami
 use super::{Change, Push, PushMode, Settings, StoreError, Verdict};
 use crate::exposition::MetricFamily;
 use crate::exposition::check::{self, Inconsistent};
-use crate::exposition::series::{self, Fingerprint, SeriesHash};
+use crate::exposition::series::{Fingerprint, SeriesHash};
 use crate::grouping::GroupingKey;
 
 /// What a push was found to be by itself: sound, with the fingerprints of each family's series, or not.
@@ -31,7 +32,7 @@ pub(super) struct State {
     settings: Settings,
     /// Groups that no push was ever taken for.
     failed_groups: usize,
-    /// Counts changes.
+    /// Counts the groups that ever came to be.
     sequence: u64,
 }
 
@@ -56,9 +57,8 @@ impl State {
         snapshot
     }
 
-    /// Makes a change that is no push.
+    /// Makes a change.
     pub(super) fn make(&mut self, change: Change) -> Verdict {
-        self.sequence += 1;
         match change {
             Change::Push(push) => self.update(push).or_else(|push| {
                 let judged = push.judge(self.index.hash());
@@ -77,6 +77,40 @@ impl State {
                 Ok(())
             }
         }
+    }
+
+    /// Makes a change that was answered for before the gateway ended.
+    pub(super) fn replay(&mut self, change: Change) -> Verdict {
+        let groups_max = std::mem::replace(&mut self.settings.groups_max, usize::MAX);
+        let verdict = self.make(change);
+        self.settings.groups_max = groups_max;
+        verdict
+    }
+
+    /// Takes in a group of a snapshot. It was judged when it was pushed.
+    pub(super) fn restore(&mut self, stored: StoredGroup) {
+        let StoredGroup { group, families } = stored;
+        self.sequence = self.sequence.max(group.sequence);
+        let Ok(slot) = self.add_group(group) else { return };
+        let mut group = self.snapshot.group(slot).clone();
+        self.failed_groups += usize::from(!group.has_succeeded());
+        for (family, pushed_at, exposed) in families {
+            let judged = match exposed {
+                Exposed::Yes => self.judge_alone(&group.key, &family).ok(),
+                Exposed::No => None,
+            };
+            match judged {
+                Some(series) => self.put_in(slot, &mut group, family, &series, pushed_at),
+                None => drop(self.put_aside(&mut group, family, pushed_at)),
+            }
+        }
+        self.snapshot.groups.set(slot as usize, Some(Arc::new(group)));
+    }
+
+    /// Forgets everything.
+    pub(super) fn clear(&mut self) {
+        self.wipe();
+        self.sequence = 0;
     }
 
     /// Makes a push that brings new values for series that its group has already, and nothing else: there is nothing to be
@@ -140,7 +174,8 @@ impl State {
     /// and what fits beside the rest is let out.
     fn apply(&mut self, push: Push, series: Vec<Vec<Fingerprint>>) -> Verdict {
         let (slot, mut group) = self.group(push.key, push.at)?;
-        let mut old = self.take_out_replaced(slot, &mut group, push.mode, &push.families);
+        let old = self.take_out_replaced(slot, &mut group, push.mode, &push.families);
+        let mut freed: BTreeSet<Arc<str>> = old.keys().cloned().collect();
         let mut candidates = BTreeSet::new();
         let mut series = series.into_iter();
         for family in push.families {
@@ -152,8 +187,8 @@ impl State {
             let before = old.get(family.name.as_str());
             let exposed = series.or_else(|| self.goes_on(&group.key, before?, &family));
             if let Some(series) = exposed {
-                let before = old.remove(family.name.as_str());
-                self.put_in(slot, &mut group, family, &series, before.as_ref(), push.at);
+                freed.remove(family.name.as_str());
+                self.put_in(slot, &mut group, family, &series, push.at);
             } else {
                 candidates.insert(self.put_aside(&mut group, family, push.at));
             }
@@ -163,8 +198,8 @@ impl State {
         group.succeeded_at = push.at;
         self.snapshot.groups.set(slot as usize, Some(Arc::new(group)));
         segments_mut(&mut self.snapshot.exposed, PUSH_TIME_NUMBER).touch(slot);
-        self.forget_heads(old.values());
-        candidates.extend(self.quarantine.touched_by(old.keys().map(|name| &**name)));
+        self.drop_empty(old.values());
+        candidates.extend(self.quarantine.touched_by(freed.iter().map(|name| &**name)));
         self.let_out(candidates);
         Ok(())
     }
@@ -220,7 +255,7 @@ impl State {
         let mut group = self.snapshot.group(slot).clone();
         self.failed_groups = self.failed_groups.saturating_sub(usize::from(!group.has_succeeded()));
         let old = self.take_out_replaced(slot, &mut group, PushMode::ReplaceGroup, &[]);
-        self.forget_heads(old.values());
+        self.drop_empty(old.values());
         self.snapshot.take_times(slot);
         self.index.remove_group(&group);
         self.snapshot.by_key.remove(key);
@@ -260,23 +295,29 @@ impl State {
         if groups >= self.settings.groups_max {
             return Err(StoreError::TooManyGroups(groups));
         }
-        let group = Group::new(key, at, self.sequence);
+        self.sequence += 1;
+        let slot = self.add_group(Group::new(key, at, self.sequence))?;
+        Ok((slot, self.snapshot.group(slot).clone()))
+    }
+
+    /// Gives a group a slot.
+    fn add_group(&mut self, group: Group) -> Result<Slot, Inconsistent> {
         let slot = self.free_slots.last().copied();
         let slot = slot.unwrap_or_else(|| {
             Slot::try_from(self.snapshot.groups.len()).expect("a group takes more than a byte")
         });
         self.index.add_group(slot, &group)?;
-        match self.free_slots.pop() {
-            Some(free) => drop(self.snapshot.groups.set(free as usize, Some(Arc::new(group.clone())))),
-            None => self.snapshot.groups.push_back(Some(Arc::new(group.clone()))),
-        }
         self.slots.insert(group.key.clone(), slot);
         self.snapshot.by_key.insert(group.key.clone(), slot);
+        match self.free_slots.pop() {
+            Some(free) => drop(self.snapshot.groups.set(free as usize, Some(Arc::new(group)))),
+            None => self.snapshot.groups.push_back(Some(Arc::new(group))),
+        }
         self.snapshot.put_times(slot);
-        Ok((slot, group))
+        Ok(slot)
     }
 
-    /// Takes a family out of its group, and returns it if it was exposed. Its head is still counted then.
+    /// Takes a family out of its group, and returns it if it was exposed.
     fn take_out(&mut self, slot: Slot, group: &mut Group, name: &Arc<str>) -> Option<StoredFamily> {
         let stored = group.remove(name)?;
         let Place::Exposed(number) = stored.head.place else {
@@ -285,35 +326,35 @@ impl State {
         };
         self.index.remove(&stored.to_family(&group.key));
         let bytes = stored.text_bytes(&group.key);
-        segments_mut(&mut self.snapshot.exposed, number).remove(slot, bytes);
+        let exposed = segments_mut(&mut self.snapshot.exposed, number);
+        exposed.remove(slot, bytes);
+        exposed.give_back(&stored.head);
         Some(stored)
     }
 
-    /// Counts the heads of families no more that were taken out and not put in again.
-    fn forget_heads<'a>(&mut self, taken: impl IntoIterator<Item = &'a StoredFamily>) {
+    /// Forgets families that no group has any more, now that these were taken out.
+    fn drop_empty<'a>(&mut self, taken: impl IntoIterator<Item = &'a StoredFamily>) {
         for stored in taken {
             if let Place::Exposed(number) = stored.head.place {
-                segments_mut(&mut self.snapshot.exposed, number).give_back(&stored.head);
                 self.snapshot.drop_if_empty(number);
             }
         }
     }
 
-    /// Exposes a family of a group, in the place of another one that was taken out.
+    /// Exposes a family of a group.
     fn put_in(
         &mut self,
         slot: Slot,
         group: &mut Group,
         family: MetricFamily,
         series: &[Fingerprint],
-        before: Option<&StoredFamily>,
         pushed_at: UnixNanos,
     ) {
-        let name = before.map_or_else(|| Arc::from(family.name.as_str()), |before| before.head.name.clone());
+        let name = Arc::from(family.name.as_str());
         let number = self.snapshot.number_for(&name, family.kind, Source::Pushed);
         let Snapshot { groups, exposed, .. } = &mut self.snapshot;
         let exposed = segments_mut(exposed, number);
-        let head = exposed.adopt(&family, number, before.map(|before| &before.head));
+        let head = exposed.adopt(&family, number);
         let metrics: SmallVec<_> = family.metrics.into_iter().map(StoredMetric::new).collect();
         let stored = StoredFamily { head, pushed_at, metrics };
         let bytes = stored.text_bytes(&group.key);
@@ -341,12 +382,11 @@ impl State {
             let Some(slot) = self.slots.get(&candidate.key).copied() else { continue };
             let mut group = self.snapshot.group(slot).clone();
             let Some(stored) = group.remove(&candidate.name) else { continue };
-            let mut family = stored.to_family(&group.key);
-            series::strip(&mut family, group.key.labels());
+            let family = stored.to_stripped();
             match self.judge_alone(&group.key, &family) {
                 Ok(series) => {
                     self.quarantine.remove(&candidate);
-                    self.put_in(slot, &mut group, family, &series, None, stored.pushed_at);
+                    self.put_in(slot, &mut group, family, &series, stored.pushed_at);
                 }
                 Err(fault) => {
                     let place = Place::Aside(fault);
@@ -386,7 +426,7 @@ mod tests {
         state.make(Change::Push(Push::new(key, families, mode, UnixNanos(7_000_000_000)))).map_err(|error| {
             match error {
                 StoreError::Inconsistent(fault) => fault.to_string(),
-                other @ StoreError::TooManyGroups(_) => panic!("{other}"),
+                other @ (StoreError::TooManyGroups(_) | StoreError::Disk(_)) => panic!("{other}"),
             }
         })
     }
@@ -543,12 +583,15 @@ mod tests {
     }
 
     #[test]
-    fn the_oldest_help_wins() {
+    fn of_several_help_texts_the_first_in_the_alphabet_is_exposed() {
         let mut state = state();
-        put(&mut state, "z", "# HELP a first\na 1\n").expect("accepted");
-        put(&mut state, "b", "# HELP a second\na 1\n").expect("accepted");
-        put(&mut state, "z", "# HELP a first again\na 1\n").expect("accepted");
-        assert!(exposed(&state.snapshot()).starts_with("# HELP a first again\n"));
+        put(&mut state, "a", "a 1\n").expect("accepted");
+        put(&mut state, "z", "# HELP a second\na 1\n").expect("accepted");
+        assert!(exposed(&state.snapshot()).starts_with("# HELP a second\n"), "one is better than none");
+        put(&mut state, "b", "# HELP a first\na 1\n").expect("accepted");
+        assert!(exposed(&state.snapshot()).starts_with("# HELP a first\n"));
+        put(&mut state, "b", "a 1\n").expect("accepted");
+        assert!(exposed(&state.snapshot()).starts_with("# HELP a second\n"));
     }
 
     #[test]

@@ -12,8 +12,8 @@ pub(in crate::gateway) fn health() -> Answer {
 }
 
 /// Deletes everything, in one change.
-pub(in crate::gateway) fn wipe(store: &Store) -> Result<Answer, Failure> {
-    store.submit(Change::Wipe)?;
+pub(in crate::gateway) async fn wipe(store: &Store) -> Result<Answer, Failure> {
+    store.durable(store.make(Change::Wipe)?).await?;
     Ok(empty(StatusCode::ACCEPTED))
 }
 

@@ -18,7 +18,7 @@ use crate::gateway::now;
 use crate::gateway::peer::Peer;
 use crate::gateway::server::Shared;
 use crate::grouping::GroupingKey;
-use crate::store::{Change, Push, PushMode, Store, StoreError, UnixNanos};
+use crate::store::{Change, Made, Push, PushMode, Store, StoreError, UnixNanos};
 
 /// Bodies from this size on are read and judged on a thread of their own, so that they delay nobody.
 const INLINE_BODY_BYTES_MAX: usize = 64 * 1024;
@@ -45,11 +45,8 @@ pub(in crate::gateway) async fn push(
     let is_small = reading.encoding == Encoding::Identity && body.len() <= INLINE_BODY_BYTES_MAX;
     let store = shared.store.clone();
     let make = move || reading.make(&store, body, key, mode, at);
-    if is_small {
-        make()?;
-    } else {
-        shared.writes.heavy.run(peer, make).await??;
-    }
+    let change = if is_small { make()? } else { shared.writes.heavy.run(peer, make).await?? };
+    shared.store.durable(change).await?;
     Ok(empty(match shared.consistency {
         Consistency::Checked => StatusCode::OK,
         Consistency::Quarantined => StatusCode::ACCEPTED,
@@ -57,8 +54,8 @@ pub(in crate::gateway) async fn push(
 }
 
 /// Deletes a group: 202 and nothing, whether there was one or not.
-pub(in crate::gateway) fn delete(store: &Store, key: GroupingKey) -> Result<Answer, Failure> {
-    store.submit(Change::Delete(key))?;
+pub(in crate::gateway) async fn delete(store: &Store, key: GroupingKey) -> Result<Answer, Failure> {
+    store.durable(store.make(Change::Delete(key))?).await?;
     Ok(empty(StatusCode::ACCEPTED))
 }
 
@@ -125,13 +122,14 @@ impl Reading {
         key: GroupingKey,
         mode: PushMode,
         at: UnixNanos,
-    ) -> Result<(), Failure> {
+    ) -> Result<Made, Failure> {
         let families = match self.inflated_families(body) {
             Ok(families) => families,
             Err(failure) => {
                 // What can be read and cannot be stored is noted in its group.
                 let fault = failure.inconsistent()?.in_group(key.labels());
-                store.submit(Change::Failed { key, at })?;
+                // It need not be on disk before it is told.
+                let _ = store.make(Change::Failed { key, at })?;
                 return Err(StoreError::Inconsistent(fault).into());
             }
         };
@@ -139,7 +137,7 @@ impl Reading {
         if metrics.saturating_mul(key.labels().text_bytes()) > self.limits.push_label_bytes {
             return Err(Failure::GroupLabelsTooLarge(self.limits.push_label_bytes));
         }
-        Ok(store.submit(Change::Push(Push::new(key, families, mode, at)))?)
+        Ok(store.make(Change::Push(Push::new(key, families, mode, at)))?)
     }
 
     fn inflated_families(&self, body: Bytes) -> Result<Vec<MetricFamily>, Failure> {

@@ -1,0 +1,246 @@
+//! What is read again after files were cut and damaged at every place.
+
+use std::collections::HashMap;
+use std::fs;
+use std::path::Path;
+
+use super::*;
+use crate::exposition::{Compression, Format, Validation, text};
+use crate::grouping::GroupingKey;
+use crate::store::expose::expose;
+use crate::store::{Push, PushMode, Settings, Store, StoreError, UnixNanos};
+
+fn settings() -> Settings {
+    Settings { own: HashMap::new(), quarantine: false, groups_max: 1000, failed_groups_max: 10 }
+}
+
+fn open(path: &Path, damage: Damage) -> std::result::Result<Store, StorageError> {
+    Store::open(settings(), &Storage { path: path.to_owned(), damage })
+}
+
+fn exposed(store: &Store) -> String {
+    let pieces = expose(&store.snapshot(), &[], Format::DEFAULT, Compression::Identity);
+    String::from_utf8(pieces.concat()).expect("text is UTF-8")
+}
+
+/// Makes a change and waits until it is answered.
+fn make(store: &Store, change: Change) {
+    let answer = async {
+        match store.make(change) {
+            Ok(made) => store.durable(made).await,
+            Err(StoreError::Inconsistent(_)) => store.flush().await,
+            Err(other) => Err(other),
+        }
+    };
+    let runtime = tokio::runtime::Builder::new_current_thread().build().expect("a runtime");
+    runtime.block_on(answer).expect("the disk is well");
+}
+
+fn key(job: &str) -> GroupingKey {
+    GroupingKey::new(job, [("zone", "Π/\"\n")])
+}
+
+fn push(mode: PushMode, job: &str, body: &str, at: i64) -> Change {
+    let families = text::parse(body.as_bytes(), Validation::Legacy).expect("a good text");
+    Change::Push(Push::new(key(job), families, mode, UnixNanos(at)))
+}
+
+/// One of every kind, and each different from the one before.
+fn changes() -> Vec<Change> {
+    let (put, post) = (PushMode::ReplaceGroup, PushMode::ReplaceFamilies);
+    let histogram = "# TYPE h histogram\nh_bucket{le=\"1\"} 1\nh_bucket{le=\"+Inf\"} 2\nh_sum 3\nh_count 2\n";
+    vec![
+        push(put, "a", "# HELP m one\n# TYPE m counter\nm 1\nm{l=\"x\"} 2\n", 1_000_000_001),
+        push(put, "b", "# HELP m two\n# TYPE m counter\nm 1e300\n", 2_000_000_002),
+        push(post, "a", histogram, 3_000_000_003),
+        push(put, "c", "m 1\n", 4_000_000_004),
+        Change::Failed { key: key("d"), at: UnixNanos(5_000_000_005) },
+        push(post, "b", "# HELP m two\n# TYPE m counter\nm NaN\n", 6_000_000_006),
+        Change::Delete(key("a")),
+        push(put, "b", "# TYPE s summary\ns{quantile=\"0.5\"} 1\ns_sum 2\ns_count 3\n", 7_000_000_007),
+        Change::Wipe,
+        push(put, "e", "g 1\n", 8_000_000_008),
+    ]
+}
+
+/// A directory in which all [`changes`] were answered one by one, and what was exposed after each.
+fn recorded() -> (tempfile::TempDir, Vec<String>) {
+    let directory = tempfile::tempdir().expect("a directory");
+    let store = open(directory.path(), Damage::Refused).expect("it is new");
+    let mut states = vec![exposed(&store)];
+    for change in changes() {
+        make(&store, change);
+        states.push(exposed(&store));
+    }
+    (directory, states)
+}
+
+fn segments(directory: &Path) -> Vec<std::path::PathBuf> {
+    let names = fs::read_dir(directory).expect("it is there").map(|entry| entry.expect("it is there").path());
+    let is_segment = |path: &std::path::PathBuf| path.to_string_lossy().contains("journal-");
+    let mut segments: Vec<_> = names.filter(is_segment).collect();
+    segments.sort();
+    segments
+}
+
+/// Puts other bytes in the place of the only segment.
+fn replaced(directory: &Path, bytes: &[u8]) -> tempfile::TempDir {
+    let copy = tempfile::tempdir().expect("a directory");
+    let [segment] = &segments(directory)[..] else { panic!("there is one") };
+    fs::write(copy.path().join(segment.file_name().expect("it has one")), bytes).expect("writable");
+    copy
+}
+
+/// Where each record begins, and where the last one ends.
+fn begins(bytes: &[u8]) -> Vec<usize> {
+    let mut rest = bytes;
+    let mut begins = vec![0];
+    while let Some((_, after)) = frame::read(rest) {
+        rest = after;
+        begins.push(bytes.len() - rest.len());
+    }
+    begins
+}
+
+#[test]
+fn what_was_answered_is_there_again() {
+    let (directory, states) = recorded();
+    for _ in 0..3 {
+        let store = open(directory.path(), Damage::Refused).expect("it is whole");
+        assert_eq!(exposed(&store), *states.last().expect("there are some"));
+    }
+    let store = open(directory.path(), Damage::Refused).expect("it is whole");
+    make(&store, push(PushMode::ReplaceGroup, "f", "g 2\n", 9));
+    let expected = exposed(&store);
+    drop(store);
+    assert_eq!(exposed(&open(directory.path(), Damage::Refused).expect("it is whole")), expected);
+}
+
+#[test]
+fn two_gateways_do_not_share_a_directory() {
+    let directory = tempfile::tempdir().expect("a directory");
+    let _first = open(directory.path(), Damage::Refused).expect("it is new");
+    assert!(matches!(open(directory.path(), Damage::Refused), Err(StorageError::InUse(_))));
+}
+
+#[test]
+fn a_journal_that_is_cut_anywhere_gives_all_that_is_whole() {
+    let (directory, states) = recorded();
+    let bytes = fs::read(&segments(directory.path())[0]).expect("readable");
+    let begins = begins(&bytes);
+    assert_eq!(begins.len(), states.len());
+    for end in 0..=bytes.len() {
+        let copy = replaced(directory.path(), &bytes[..end]);
+        let store = open(copy.path(), Damage::Refused).unwrap_or_else(|error| panic!("at {end}: {error}"));
+        let whole = begins.iter().filter(|begin| **begin <= end).count() - 1;
+        assert_eq!(exposed(&store), states[whole], "cut at {end}");
+        // It is as if the rest had never been.
+        make(&store, push(PushMode::ReplaceGroup, "f", "g 2\n", 9));
+        let expected = exposed(&store);
+        drop(store);
+        assert_eq!(exposed(&open(copy.path(), Damage::Refused).expect("whole again")), expected);
+    }
+}
+
+#[test]
+fn no_damage_goes_unnoticed() {
+    let (directory, states) = recorded();
+    let bytes = fs::read(&segments(directory.path())[0]).expect("readable");
+    let begins = begins(&bytes);
+    let last = begins[begins.len() - 2];
+    for at in 0..bytes.len() {
+        let mut damaged = bytes.clone();
+        damaged[at] ^= 0x40;
+        let copy = replaced(directory.path(), &damaged);
+        match open(copy.path(), Damage::Refused) {
+            // It looks like what a crash leaves, and nothing tells that it was answered.
+            Ok(store) => assert!(at >= last && exposed(&store) == states[states.len() - 2], "byte {at}"),
+            Err(StorageError::Damaged { at: found, .. }) => {
+                assert!(at < last && begins.contains(&usize::try_from(found).expect("small")), "byte {at}");
+            }
+            Err(other) => panic!("{other}"),
+        }
+        let store = open(copy.path(), Damage::LeftOut).expect("it goes on");
+        let expected = exposed(&store);
+        drop(store);
+        let again = open(copy.path(), Damage::LeftOut).expect("and on");
+        assert_eq!(exposed(&again), expected);
+    }
+}
+
+#[test]
+fn missing_records_are_noticed() {
+    let (directory, _) = recorded();
+    let bytes = fs::read(&segments(directory.path())[0]).expect("readable");
+    let begins = begins(&bytes);
+    let without = [&bytes[..begins[3]], &bytes[begins[4]..]].concat();
+    let copy = replaced(directory.path(), &without);
+    let error = open(copy.path(), Damage::Refused).err().expect("one is missing").to_string();
+    assert!(error.contains("records 4 to 4 are missing") && error.contains("--storage.repair"), "{error}");
+    let copy = replaced(directory.path(), &bytes[begins[1]..]);
+    assert!(open(copy.path(), Damage::Refused).is_err(), "the first is missing, and there is no snapshot");
+}
+
+/// Pushes until there have been some snapshots.
+fn with_snapshots() -> (tempfile::TempDir, String) {
+    let directory = tempfile::tempdir().expect("a directory");
+    let store = open(directory.path(), Damage::Refused).expect("it is new");
+    let snapshots = || {
+        let names = fs::read_dir(directory.path()).expect("there").flatten().map(|entry| entry.file_name());
+        names.filter(|name| name.to_string_lossy().starts_with("snapshot-")).max()
+    };
+    let (mut seen, mut number) = (Vec::new(), 0);
+    while seen.len() < 4 {
+        number += 1;
+        assert!(number < 100_000, "there is no snapshot");
+        let job = format!("job{}", number % 40);
+        let body = format!("# HELP m {}\n# TYPE m gauge\nm{{l=\"{}\"}} {number}\n", number % 3, number % 7);
+        make(&store, push(PushMode::ReplaceGroup, &job, &body, number));
+        if let Some(newest) = snapshots()
+            && !seen.contains(&newest)
+        {
+            seen.push(newest);
+        }
+    }
+    let exposed = exposed(&store);
+    (directory, exposed)
+}
+
+fn sorted(text: &str) -> Vec<&str> {
+    let mut lines: Vec<_> = text.lines().collect();
+    lines.sort_unstable();
+    lines
+}
+
+#[test]
+fn a_snapshot_stands_for_what_was_recorded_before_it() {
+    let (directory, expected) = with_snapshots();
+    let store = open(directory.path(), Damage::Refused).expect("it is whole");
+    assert_eq!(sorted(&exposed(&store)), sorted(&expected));
+    drop(store);
+    let snapshots: Vec<_> =
+        Directory::open(directory.path()).expect("nobody has it").snapshots().expect("readable");
+    assert!(snapshots.len() <= 2, "old ones go: {snapshots:?}");
+    assert!(segments(directory.path()).len() <= 8, "and what only they needed");
+}
+
+#[test]
+fn a_damaged_snapshot_gives_way_to_the_one_before() {
+    let (directory, expected) = with_snapshots();
+    let snapshots: Vec<_> =
+        Directory::open(directory.path()).expect("nobody has it").snapshots().expect("readable");
+    let [older, newest] = &snapshots[..] else { panic!("there are two: {snapshots:?}") };
+    let bytes = fs::read(&newest.path).expect("readable");
+    for at in (0..bytes.len()).step_by(97) {
+        let mut damaged = bytes.clone();
+        damaged[at] ^= 1;
+        fs::write(&newest.path, &damaged).expect("writable");
+        let store = open(directory.path(), Damage::Refused).expect("the older one is good");
+        assert_eq!(sorted(&exposed(&store)), sorted(&expected), "byte {at}");
+    }
+    fs::write(&newest.path, &bytes[..bytes.len() / 2]).expect("writable");
+    fs::write(&older.path, b"").expect("writable");
+    assert!(open(directory.path(), Damage::Refused).is_err(), "nothing is never what was pushed");
+    let store = open(directory.path(), Damage::LeftOut).expect("it goes on");
+    assert!(exposed(&store).contains("m{"), "what can be read is there");
+}
