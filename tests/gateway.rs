@@ -587,12 +587,9 @@ fn an_address_in_use_is_named() {
     assert!(output.stderr.contains("--web.listen-address \"nonsense\": a port is missing"), "{output:?}");
 }
 
-/// Prometheus asks for protobuf where it wants native histograms, and gets them.
-#[test]
-fn native_histograms_reach_a_real_prometheus() {
-    let gateway = gateway();
-    // A hundred observations between 1 and 2, a hundred between 2 and 4.
-    let family = MetricFamily {
+/// A hundred observations between 1 and 2, a hundred between 2 and 4.
+pub fn native_histogram() -> MetricFamily {
+    MetricFamily {
         metrics: vec![Metric {
             labels: Labels::default(),
             value: Value::Histogram(Box::new(Histogram {
@@ -612,7 +609,14 @@ fn native_histograms_reach_a_real_prometheus() {
             timestamp_ms: None,
         }],
         ..MetricFamily::new("latency_seconds", MetricType::Histogram)
-    };
+    }
+}
+
+/// Prometheus asks for protobuf where it wants native histograms, and gets them.
+#[test]
+fn native_histograms_reach_a_real_prometheus() {
+    let gateway = gateway();
+    let family = native_histogram();
     let mut body = Vec::new();
     protobuf::encode(&mut body, [&family]);
     let group = format!("{}/metrics/job/native", gateway.url);

@@ -89,7 +89,9 @@ pub enum GatewayError {
 /// Why it could not begin.
 pub fn run(config: GatewayConfig) -> Result<(), GatewayError> {
     // A reader that goes away must not end us (signal(7)); the threads of the runtime inherit the mask.
-    SigSet::from(Signal::SIGPIPE).thread_block().map_err(std::io::Error::from)?;
+    // Nor a limit on the size of files: it is a disk that is full (setrlimit(2)).
+    let signals: SigSet = [Signal::SIGPIPE, Signal::SIGXFSZ].into_iter().collect();
+    signals.thread_block().map_err(std::io::Error::from)?;
     allow_descriptors(config.limits.connections);
     let access = config.web_config.as_deref().map(Access::load).transpose()?;
     let telemetry = Telemetry::new();

@@ -42,8 +42,10 @@ pub enum Route {
     Wipe,
     /// Whether the gateway works.
     Healthy,
-    /// Whether the gateway takes pushes.
+    /// Whether the gateway takes requests.
     Ready,
+    /// Whether the gateway takes pushes.
+    Writable,
     /// End the gateway.
     Quit,
     /// Somebody tried to end the gateway by looking at it.
@@ -97,6 +99,7 @@ enum Place {
     Asset(String),
     Healthy,
     Ready,
+    Writable,
     Quit,
     /// `/-/quit` before the prefix.
     BareQuit,
@@ -152,6 +155,7 @@ impl Place {
             Self::Asset(name) => Some(Route::Asset(name.clone())),
             Self::Healthy => Some(Route::Healthy),
             Self::Ready => Some(Route::Ready),
+            Self::Writable => Some(Route::Writable),
             Self::ApiStatus => Some(Route::ApiStatus),
             Self::ApiMetrics => Some(Route::ApiMetrics),
         }
@@ -247,6 +251,7 @@ fn find(path: &[u8], layout: &Layout, case: Case) -> Option<Place> {
         ("/status", Place::Page),
         ("/-/healthy", Place::Healthy),
         ("/-/ready", Place::Ready),
+        ("/-/writable", Place::Writable),
         (QUIT, Place::Quit),
     ];
     if let Some((_, place)) =
@@ -402,6 +407,7 @@ mod tests {
             (Method::GET, "/metrics/", moved(true, "/metrics")),
             (Method::GET, "/-/healthy", Ok(Route::Healthy)),
             (Method::GET, "/-/ready", Ok(Route::Ready)),
+            (Method::GET, "/-/writable", Ok(Route::Writable)),
             (Method::GET, "/nothing", Err(Misroute::NotFound)),
             (Method::PUT, "/metrics/job", Err(Misroute::NotFound)),
             (Method::PUT, "/metrics/job/", moved(false, "/metrics/job")),

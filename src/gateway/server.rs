@@ -230,6 +230,7 @@ fn handler_name(route: &Route) -> Option<&'static str> {
         Route::Asset(_) => Some("static"),
         Route::Healthy => Some("healthy"),
         Route::Ready => Some("ready"),
+        Route::Writable => Some("writable"),
         Route::ApiStatus => Some("api/v1/status"),
         Route::ApiMetrics => Some("api/v1/metrics"),
         Route::ApiOptions => Some("api/v1/options"),
@@ -248,6 +249,7 @@ fn scope(route: &Route) -> Option<Scope> {
         Route::Asset(_)
         | Route::Healthy
         | Route::Ready
+        | Route::Writable
         | Route::QuitByGet
         | Route::Options { .. }
         | Route::ApiOptions => None,
@@ -291,7 +293,7 @@ async fn answer(
     request: Request<Incoming>,
 ) -> Result<Answer, Failure> {
     // Whoever asks how the gateway is wants to know that most when it is busy.
-    if !matches!(route, Route::Healthy | Route::Ready) {
+    if !matches!(route, Route::Healthy | Route::Ready | Route::Writable) {
         shared.load(request.method()).in_flight.check()?;
     }
     if let Some(scope) = scope(&route) {
@@ -325,6 +327,7 @@ async fn answer(
         Route::ApiOptions => Ok(api_v1::options()),
         Route::Wipe => admin::wipe(&shared.store).await,
         Route::Healthy | Route::Ready => Ok(admin::health()),
+        Route::Writable => admin::writable(&shared.store),
         Route::Quit if shared.lifecycle => {
             shared.quit.notify_one();
             Ok(admin::goodbye())

@@ -88,7 +88,18 @@ fn start_gateway(flags: &[&str]) -> Gateway {
 }
 
 fn start_program(program: &Path, flags: &[&str]) -> Gateway {
-    let mut child = Command::new(program)
+    start_command(Command::new(program), flags)
+}
+
+/// Starts a gateway on a free port, with variables of the environment.
+pub fn gateway_in(environment: &[(&str, &Path)], flags: &[&str]) -> Gateway {
+    let mut command = Command::new(JOBMON);
+    command.envs(environment.iter().copied());
+    start_command(command, &[&["--web.listen-address", "127.0.0.1:0"], flags].concat())
+}
+
+fn start_command(mut command: Command, flags: &[&str]) -> Gateway {
+    let mut child = command
         .args(["gateway", "--log.level=info"])
         .args(flags)
         .stderr(Stdio::piped())

@@ -11,6 +11,12 @@ pub(in crate::gateway) fn health() -> Answer {
     answer(StatusCode::OK, TEXT, "OK")
 }
 
+/// 200 if changes can be made; what was pushed before is served in any case.
+pub(in crate::gateway) fn writable(store: &Store) -> Result<Answer, Failure> {
+    store.writable()?;
+    Ok(health())
+}
+
 /// Deletes everything, in one change.
 pub(in crate::gateway) async fn wipe(store: &Store) -> Result<Answer, Failure> {
     store.durable(store.make(Change::Wipe)?).await?;
