@@ -8,8 +8,9 @@ use hashbrown::HashTable;
 use super::group::{Group, PUSH_FAILURE_TIME, PUSH_TIME, Slot};
 use crate::exposition::check::{self, Exposed, Inconsistent};
 use crate::exposition::labels::renderings;
-use crate::exposition::series::{Fingerprint, SeriesHash};
-use crate::exposition::{MetricFamily, MetricType};
+use crate::exposition::series::{Fingerprint, SeriesHash, completed};
+use crate::exposition::{Metric, MetricFamily, MetricType};
+use crate::grouping::GroupingKey;
 
 /// The index over all exposed families.
 pub(super) struct Index {
@@ -52,6 +53,14 @@ impl Index {
 
     pub(super) fn hash(&self) -> &SeriesHash {
         &self.hash
+    }
+
+    /// The fingerprints of a family's series, which has not got the labels of its group.
+    pub(super) fn fingerprints(&self, key: &GroupingKey, family: &MetricFamily) -> Vec<Fingerprint> {
+        let of = |metric: &Metric| {
+            self.hash.fingerprints(&family.name, &completed(metric.labels.iter(), key.labels()))
+        };
+        family.metrics.iter().flat_map(of).collect()
     }
 
     /// Takes a group in.

@@ -135,6 +135,11 @@ impl FamilySegments {
 
     /// The head for one more group's family.
     pub(super) fn adopt(&mut self, family: &MetricFamily, number: u32) -> Arc<StoredHead> {
+        if let Some((head, groups)) = self.heads.get_min().filter(|(head, _)| head.is_of(family)) {
+            let (head, groups) = (head.clone(), groups + 1);
+            self.heads.insert(head.clone(), groups);
+            return head;
+        }
         let head = Arc::new(StoredHead::new(family, self.name.clone(), Place::Exposed(number)));
         self.share(&head)
     }
@@ -168,7 +173,11 @@ impl FamilySegments {
 
     /// Takes in a group's metrics, which have about so many bytes of text; `bytes_of` tells it of any group in here.
     pub(super) fn insert(&mut self, slot: Slot, bytes: usize, bytes_of: impl Fn(Slot) -> usize) {
-        if self.segments.is_empty() {
+        // New groups mostly come last; then no segment need be cut.
+        let fits = |last: &Segment| {
+            last.slots.last().is_some_and(|last| *last >= slot) || last.bytes + bytes <= SEGMENT_BYTES_MAX
+        };
+        if !self.segments.last().is_some_and(fits) {
             self.segments.push(Segment::new(vec![slot], bytes));
             return;
         }

@@ -41,7 +41,7 @@ impl Default for Snapshot {
             aside: 0,
         };
         for (source, name, number) in TIMES {
-            let made = empty.number_for(&Arc::from(name), MetricType::Gauge, source);
+            let made = empty.number_for(name, MetricType::Gauge, source);
             debug_assert_eq!(made, number);
         }
         empty
@@ -130,10 +130,11 @@ impl Snapshot {
     }
 
     /// The number of the family with a name, made if there is none.
-    pub(super) fn number_for(&mut self, name: &Arc<str>, kind: MetricType, source: Source) -> u32 {
+    pub(super) fn number_for(&mut self, name: &str, kind: MetricType, source: Source) -> u32 {
         if let Some(number) = self.by_name.get(name) {
             return *number;
         }
+        let name: Arc<str> = name.into();
         let exposed = Some(Arc::new(FamilySegments::new(name.clone(), kind, source)));
         let number = if let Some(free) = self.free_numbers.pop_back() {
             self.exposed.set(free as usize, exposed);
@@ -142,7 +143,7 @@ impl Snapshot {
             self.exposed.push_back(exposed);
             u32::try_from(self.exposed.len() - 1).expect("a family takes more than a byte")
         };
-        self.by_name.insert(name.clone(), number);
+        self.by_name.insert(name, number);
         number
     }
 

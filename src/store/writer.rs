@@ -87,21 +87,20 @@ impl State {
         verdict
     }
 
-    /// Takes in a group of a snapshot. It was judged when it was pushed.
-    pub(super) fn restore(&mut self, stored: StoredGroup) {
-        let StoredGroup { group, families } = stored;
-        self.sequence = self.sequence.max(group.sequence);
-        let Ok(slot) = self.add_group(group) else { return };
+    /// Takes in a group of a snapshot, and leaves what it does not need. It was judged when it was pushed.
+    pub(super) fn restore(&mut self, stored: &mut StoredGroup) {
+        self.sequence = self.sequence.max(stored.group.sequence);
+        let Ok(slot) = self.add_group(stored.group.clone()) else { return };
         let mut group = self.snapshot.group(slot).clone();
+        group.families.reserve_exact(stored.families.len());
         self.failed_groups += usize::from(!group.has_succeeded());
-        for (family, pushed_at, exposed) in families {
-            let judged = match exposed {
-                Exposed::Yes => self.judge_alone(&group.key, &family).ok(),
-                Exposed::No => None,
-            };
-            match judged {
-                Some(series) => self.put_in(slot, &mut group, family, &series, pushed_at),
-                None => drop(self.put_aside(&mut group, family, pushed_at)),
+        for (family, pushed_at, exposed) in &mut stored.families {
+            match exposed {
+                Exposed::Yes => {
+                    let series = self.index.fingerprints(&group.key, family);
+                    self.put_in(slot, &mut group, family, &series, *pushed_at);
+                }
+                Exposed::No => drop(self.put_aside(&mut group, family, *pushed_at)),
             }
         }
         self.snapshot.groups.set(slot as usize, Some(Arc::new(group)));
@@ -178,7 +177,7 @@ impl State {
         let mut freed: BTreeSet<Arc<str>> = old.keys().cloned().collect();
         let mut candidates = BTreeSet::new();
         let mut series = series.into_iter();
-        for family in push.families {
+        for mut family in push.families {
             // A family without metrics is not kept: it would expose nothing and only bar its name.
             let series = series.next();
             if family.metrics.is_empty() {
@@ -188,9 +187,9 @@ impl State {
             let exposed = series.or_else(|| self.goes_on(&group.key, before?, &family));
             if let Some(series) = exposed {
                 freed.remove(family.name.as_str());
-                self.put_in(slot, &mut group, family, &series, push.at);
+                self.put_in(slot, &mut group, &mut family, &series, push.at);
             } else {
-                candidates.insert(self.put_aside(&mut group, family, push.at));
+                candidates.insert(self.put_aside(&mut group, &mut family, push.at));
             }
         }
         let had_failed_only = !group.has_succeeded() && group.failed_at != UnixNanos::default();
@@ -346,30 +345,31 @@ impl State {
         &mut self,
         slot: Slot,
         group: &mut Group,
-        family: MetricFamily,
+        family: &mut MetricFamily,
         series: &[Fingerprint],
         pushed_at: UnixNanos,
     ) {
-        let name = Arc::from(family.name.as_str());
-        let number = self.snapshot.number_for(&name, family.kind, Source::Pushed);
+        let number = self.snapshot.number_for(&family.name, family.kind, Source::Pushed);
         let Snapshot { groups, exposed, .. } = &mut self.snapshot;
         let exposed = segments_mut(exposed, number);
-        let head = exposed.adopt(&family, number);
-        let metrics: SmallVec<_> = family.metrics.into_iter().map(StoredMetric::new).collect();
+        let head = exposed.adopt(family, number);
+        let metrics: SmallVec<_> =
+            std::mem::take(&mut family.metrics).into_iter().map(StoredMetric::new).collect();
         let stored = StoredFamily { head, pushed_at, metrics };
         let bytes = stored.text_bytes(&group.key);
-        let bytes_of = |other: Slot| if other == slot { bytes } else { family_bytes(groups, other, &name) };
+        let bytes_of =
+            |other: Slot| if other == slot { bytes } else { family_bytes(groups, other, &family.name) };
         exposed.kind = stored.head.kind;
         exposed.insert(slot, bytes, bytes_of);
         self.index.add(slot, &stored.head.name, stored.head.kind, series);
         group.insert(stored);
     }
 
-    fn put_aside(&mut self, group: &mut Group, family: MetricFamily, pushed_at: UnixNanos) -> Candidate {
+    fn put_aside(&mut self, group: &mut Group, family: &mut MetricFamily, pushed_at: UnixNanos) -> Candidate {
         let name: Arc<str> = family.name.as_str().into();
         let place = Place::Aside(Inconsistent::NotJudged);
-        let head = Arc::new(StoredHead::new(&family, name.clone(), place));
-        let metrics = family.metrics.into_iter().map(StoredMetric::new).collect();
+        let head = Arc::new(StoredHead::new(family, name.clone(), place));
+        let metrics = std::mem::take(&mut family.metrics).into_iter().map(StoredMetric::new).collect();
         group.insert(StoredFamily { head, pushed_at, metrics });
         let candidate = Candidate::new(group, &name);
         self.quarantine.insert(&candidate);
@@ -382,11 +382,11 @@ impl State {
             let Some(slot) = self.slots.get(&candidate.key).copied() else { continue };
             let mut group = self.snapshot.group(slot).clone();
             let Some(stored) = group.remove(&candidate.name) else { continue };
-            let family = stored.to_stripped();
+            let mut family = stored.to_stripped();
             match self.judge_alone(&group.key, &family) {
                 Ok(series) => {
                     self.quarantine.remove(&candidate);
-                    self.put_in(slot, &mut group, family, &series, stored.pushed_at);
+                    self.put_in(slot, &mut group, &mut family, &series, stored.pushed_at);
                 }
                 Err(fault) => {
                     let place = Place::Aside(fault);

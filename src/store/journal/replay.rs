@@ -2,6 +2,7 @@
 
 use std::fs::File;
 use std::path::Path;
+use std::sync::mpsc::{Receiver, SyncSender, channel, sync_channel};
 
 use tracing::{error, warn};
 
@@ -77,39 +78,87 @@ fn read_file(path: &Path) -> Result<Vec<u8>> {
     std::fs::read(path).map_err(failed("read", path))
 }
 
+/// Whole frames one after the other, with the records in them: where each begins, and where the last one ends.
+struct Ahead {
+    begin: usize,
+    end: usize,
+    number: u64,
+    record: Option<Record>,
+}
+
+/// Frames that are handed over together.
+const AHEAD_LEN: usize = 256;
+
+/// Calls `each` with every whole frame from a place on, until there is none; returns that place. Records are decoded by
+/// another thread meanwhile, and what is left of them goes back to it: memory is cheapest to free where it was taken.
+fn whole_frames(bytes: &[u8], begin: usize, mut each: impl FnMut(&mut Ahead) -> Result<()>) -> Result<usize> {
+    let (send, receive) = sync_channel::<Vec<Ahead>>(8);
+    let (give_back, returned) = channel();
+    std::thread::scope(|scope| {
+        scope.spawn(move || read_ahead(bytes, begin, &send, &returned));
+        let mut end = begin;
+        for mut batch in receive {
+            for ahead in &mut batch {
+                each(ahead)?;
+                end = ahead.end;
+            }
+            let _ = give_back.send(batch);
+        }
+        Ok(end)
+    })
+}
+
+fn read_ahead(bytes: &[u8], begin: usize, send: &SyncSender<Vec<Ahead>>, returned: &Receiver<Vec<Ahead>>) {
+    let mut rest = &bytes[begin..];
+    loop {
+        returned.try_iter().for_each(drop);
+        let mut batch = Vec::with_capacity(AHEAD_LEN);
+        while let Some((frame, after)) = frame::read(rest).filter(|_| batch.len() < AHEAD_LEN) {
+            let (begin, end) = (bytes.len() - rest.len(), bytes.len() - after.len());
+            batch.push(Ahead { begin, end, number: frame.number, record: record::read(frame.payload) });
+            rest = after;
+        }
+        // Where nobody takes it any more, something was wrong with a record.
+        if batch.is_empty() || send.send(batch).is_err() {
+            return;
+        }
+    }
+}
+
 /// Reads a snapshot. Where damage is left out, it takes what there is.
 fn read_snapshot(snapshot: &Numbered, damage: Damage, state: &mut State) -> Result<()> {
     let bytes = read_file(&snapshot.path)?;
-    let mut rest = &bytes[..];
-    let mut groups = 0;
+    let (mut begin, mut groups, mut is_whole) = (0, 0, false);
     loop {
-        let at = bytes.len() - rest.len();
-        let record = match frame::read(rest) {
-            Some((frame, after)) => {
-                rest = after;
-                record::read(frame.payload)
-            }
-            None if damage == Damage::LeftOut => match frame::find(rest) {
-                Some((skipped, _)) => {
-                    error!(file = %snapshot.path.display(), at, bytes = skipped, "left out, it is damaged");
-                    rest = &rest[skipped..];
-                    continue;
+        begin = whole_frames(&bytes, begin, |ahead| {
+            let at = ahead.begin;
+            match &mut ahead.record {
+                Some(Record::SnapshotBegin { next }) if at == 0 && *next == snapshot.number => {}
+                Some(Record::Group(group)) => {
+                    state.restore(group);
+                    groups += 1;
                 }
-                None => return Ok(()),
-            },
-            None => return Err(damaged(&snapshot.path, at, "there is no whole record")),
-        };
-        match record {
-            Some(Record::SnapshotBegin { next }) if at == 0 && next == snapshot.number => {}
-            Some(Record::Group(group)) => {
-                state.restore(group);
-                groups += 1;
+                Some(Record::SnapshotEnd { groups: all }) if *all == groups => is_whole = true,
+                Some(Record::SnapshotEnd { .. }) if damage == Damage::LeftOut => is_whole = true,
+                _ => {
+                    return Err(damaged(
+                        &snapshot.path,
+                        at,
+                        "it is no record of a snapshot, or one is missing",
+                    ));
+                }
             }
-            Some(Record::SnapshotEnd { groups: all }) if damage == Damage::LeftOut || all == groups => {
-                return Ok(());
-            }
-            _ => return Err(damaged(&snapshot.path, at, "it is no record of a snapshot, or one is missing")),
+            Ok(())
+        })?;
+        if is_whole {
+            return Ok(());
         }
+        if damage == Damage::Refused {
+            return Err(damaged(&snapshot.path, begin, "there is no whole record"));
+        }
+        let Some((skipped, _)) = frame::find(&bytes[begin..]) else { return Ok(()) };
+        error!(file = %snapshot.path.display(), at = begin, bytes = skipped, "left out, it is damaged");
+        begin += skipped;
     }
 }
 
@@ -124,59 +173,57 @@ impl Reading<'_> {
     /// Reads a segment, which `following` goes on; returns how many bytes it had.
     fn segment(&mut self, segment: &Numbered, following: Option<&Numbered>) -> Result<u64> {
         let bytes = read_file(&segment.path)?;
-        let mut rest = &bytes[..];
-        while !rest.is_empty() {
-            let at = bytes.len() - rest.len();
-            if let Some((frame, after)) = frame::read(rest) {
-                self.record(segment, at, frame)?;
-                rest = after;
-                continue;
+        let mut begin = 0;
+        loop {
+            begin = whole_frames(&bytes, begin, |ahead| self.record(segment, ahead))?;
+            let rest = &bytes[begin..];
+            if rest.is_empty() {
+                return Ok(bytes.len() as u64);
             }
             let later = frame::find(rest);
             // A frame tells what was on disk before it was written: then this was, and has been answered for.
             let was_synced = later.is_some_and(|(_, frame)| frame.synced >= self.next)
                 || following.is_some_and(|following| following.number > self.next);
             if !was_synced {
-                cut_off(segment, at, rest.len())?;
-                return Ok(at as u64);
+                cut_off(segment, begin, rest.len())?;
+                return Ok(begin as u64);
             }
-            let problem = || damaged(&segment.path, at, format!("record {} cannot be read", self.next));
-            if self.damage == Damage::Refused {
-                return Err(problem());
+            let problem = damaged(&segment.path, begin, format!("record {} cannot be read", self.next));
+            self.leave_out(problem)?;
+            match later {
+                Some((skipped, _)) => begin += skipped,
+                None => return Ok(bytes.len() as u64),
             }
-            error!(damage = %problem(), "left out");
-            rest = later.map_or(&[], |(skipped, _)| &rest[skipped..]);
         }
-        Ok(bytes.len() as u64)
     }
 
-    fn record(&mut self, segment: &Numbered, at: usize, frame: frame::Frame<'_>) -> Result<()> {
-        if frame.number < self.next {
+    fn record(&mut self, segment: &Numbered, ahead: &mut Ahead) -> Result<()> {
+        let Ahead { begin: at, number, .. } = *ahead;
+        if number < self.next {
             // It is in the snapshot, or was written again after the disk had failed.
             return Ok(());
         }
-        let problem = if frame.number > self.next {
-            Some(format!("records {} to {} are missing before it", self.next, frame.number - 1))
-        } else {
-            None
+        if number > self.next {
+            let problem = format!("records {} to {} are missing before it", self.next, number - 1);
+            self.leave_out(damaged(&segment.path, at, problem))?;
+        }
+        self.next = number + 1;
+        let Some(Record::Change(change)) = ahead.record.take() else {
+            let problem = format!("record {number} is none that this version knows");
+            return self.leave_out(damaged(&segment.path, at, problem));
         };
-        let record = record::read(frame.payload);
-        let problem = problem.or_else(|| match record {
-            Some(Record::Change(_)) => None,
-            _ => Some(format!("record {} is none that this version knows", frame.number)),
-        });
-        if let Some(problem) = problem {
-            let problem = damaged(&segment.path, at, problem);
-            if self.damage == Damage::Refused {
-                return Err(problem);
-            }
-            error!(damage = %problem, "left out");
+        // What was answered is taken again, whatever limits there are now.
+        let _ = self.state.replay(change);
+        Ok(())
+    }
+
+    /// # Errors
+    /// The problem, where nothing is to be left out.
+    fn leave_out(&self, problem: StorageError) -> Result<()> {
+        if self.damage == Damage::Refused {
+            return Err(problem);
         }
-        if let Some(Record::Change(change)) = record {
-            // What was answered is taken again, whatever limits there are now.
-            let _ = self.state.replay(change);
-        }
-        self.next = frame.number + 1;
+        error!(damage = %problem, "left out");
         Ok(())
     }
 }
