@@ -469,7 +469,10 @@ fn json(value: &Json) -> String {
     }
     if let Some(flags) = value.pointer_mut("/data/flags").and_then(Json::as_object_mut) {
         let known = |name: &String| {
-            !(name.starts_with("limit.") || name == "web.local-assets" || name == "web.enable-openmetrics")
+            !(name.starts_with("limit.")
+                || name.starts_with("storage.")
+                || name == "web.local-assets"
+                || name == "web.enable-openmetrics")
         };
         flags.retain(|name, value| {
             // Started on other ports, and with the flag that Debian needs.

@@ -9,6 +9,7 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::thread;
 
 use crate::harness::http::{self, get, put, request};
+use crate::harness::peers::{Suite, pushgateway_with};
 use crate::harness::{
     Gateway, JOBMON, gateway_in, gateway_with, project, sample, temporary_directory, wait_for,
 };
@@ -188,6 +189,67 @@ fn everything_is_there_after_a_stop() {
     let gateway = gateway_on(directory.path());
     assert_eq!(pushed(&gateway.scrape()), pushed(&text));
     assert_eq!(families(&gateway), messages);
+}
+
+/// What a Pushgateway has in its file is there when ours takes its place, to the last digit.
+fn a_file_is_imported(suite: Suite) {
+    let directory = temporary_directory();
+    let file = directory.path().join("metrics");
+    let flag = format!("--persistence.file={}", file.display());
+    let mut theirs = pushgateway_with(suite, &[&flag]);
+    let url = |path: &str| format!("{}/metrics/job/{path}", theirs.url);
+    let text = "# HELP c help \\n more\n# TYPE c counter\nc{l=\"\u{3a0}\"} 3\n# TYPE s summary\ns{quantile=\"0.5\"} 1\ns_sum 2\n\
+                s_count 3\n# TYPE h histogram\nh_bucket{le=\"1\"} 1\nh_bucket{le=\"+Inf\"} 2\nh_sum 2\nh_count 2\nu NaN\n";
+    assert_eq!(put(&url("a/zone/b"), text.as_bytes()).status, 200);
+    assert_eq!(put(&url("b/instance/x"), b"# TYPE g gauge\ng -1e-9\n").status, 200);
+    assert_eq!(put(&url("b/instance/x"), b"g 1 5\n").status, 400);
+    assert_eq!(put(&url("refused"), b"g 1 5\n").status, 400);
+    assert_eq!(put(&url("d/e@base64/="), b"").status, 200);
+    let mut histogram = Vec::new();
+    jobmon::exposition::protobuf::encode(&mut histogram, [&crate::gateway::native_histogram()]);
+    let protobuf = ("Content-Type", jobmon::exposition::protobuf::CONTENT_TYPE);
+    assert_eq!(request("POST", &url("a/zone/b"), &[protobuf], &histogram).status, 200);
+    let families = |url: &str| {
+        let accept = ("Accept", jobmon::exposition::protobuf::CONTENT_TYPE);
+        let body = request("GET", &format!("{url}/metrics"), &[accept], b"").body;
+        let limits = jobmon::exposition::Limits::NONE;
+        let mut families = jobmon::exposition::protobuf::decode(&body, &limits).expect("families");
+        let own = ["pushgateway_", "process_", "jobmon_", "go_"];
+        families.retain(|family| !own.iter().any(|own| family.name.starts_with(own)));
+        families
+    };
+    let expected = families(&theirs.url);
+    assert!(expected.len() >= 8, "{expected:?}");
+    theirs.process.signal(nix::sys::signal::Signal::SIGTERM);
+    theirs.process.end();
+    let bytes = fs::read(&file).expect("it was written");
+    for _ in 0..2 {
+        let ours = gateway_with(&[&flag]);
+        // NaN is no value that is like itself.
+        assert_eq!(format!("{:?}", families(&ours.url)), format!("{expected:?}"));
+    }
+    assert_eq!(fs::read(&file).expect("it is there"), bytes, "the file is left as it is");
+    let ours = gateway_with(&[&flag]);
+    assert_eq!(request("DELETE", &format!("{}/metrics/job/b/instance/x", ours.url), &[], b"").status, 202);
+    drop(ours);
+    assert!(!gateway_with(&[&flag]).scrape().contains("g{"), "it is imported once");
+}
+
+#[test]
+fn the_file_of_a_pushgateway_is_imported() {
+    a_file_is_imported(Suite::Newest);
+    a_file_is_imported(Suite::Release);
+    let directory = temporary_directory();
+    let file = directory.path().join("metrics");
+    fs::write(&file, "something else").expect("writable");
+    let flag = format!("--persistence.file={}", file.display());
+    let output = Command::new(JOBMON).args(["gateway", "--web.listen-address=127.0.0.1:0", &flag]).output();
+    let output = output.expect("it ran");
+    let error = String::from_utf8_lossy(&output.stderr).into_owned();
+    assert!(
+        !output.status.success() && error.contains("is no file that a Pushgateway has written"),
+        "{error}"
+    );
 }
 
 #[test]

@@ -62,7 +62,8 @@ fn files_and_functions_are_short() {
             let trimmed = line.trim_start();
             let is_function = ["fn ", "pub fn ", "pub(super) fn ", "pub(in", "async fn ", "pub async fn "]
                 .iter()
-                .any(|p| trimmed.starts_with(p));
+                .any(|p| trimmed.starts_with(p))
+                && trimmed.contains("fn ");
             if !is_function || trimmed.ends_with(';') {
                 continue;
             }

@@ -57,7 +57,7 @@ pub const GATEWAY_FLAGS: &[GatewayFlag] = &[
     flag("web.enable-openmetrics", OnOff, "Offers OpenMetrics to those who ask for it; it renames counters"),
     flag("storage.path", One("DIR", ""), "Directory in which every push is on disk before it is answered; without it metrics are kept in memory only"),
     flag("storage.repair", OnOff, "Starts although something in the directory is damaged, and leaves out what cannot be read"),
-    flag("persistence.file", One("FILE", ""), "The same as --storage.path=FILE.d"),
+    flag("persistence.file", One("FILE", ""), "The same as --storage.path=FILE.d; a file that a Pushgateway has left there is imported at first"),
     flag("persistence.interval", One("DURATION", "5m"), "Accepted; every push is on disk before it is answered"),
     flag("push.disable-consistency-check", OnOff, "Takes pushes that contradict others, answers 202, and keeps what cannot be exposed aside"),
     flag("push.enable-utf8-names", OnOff, "Allows every UTF-8 name for metrics and labels"),

@@ -168,6 +168,8 @@ pub struct StorageConfig {
     pub path: PathBuf,
     /// Whether what is damaged in it is left out.
     pub repair: bool,
+    /// A Pushgateway's file, to begin with.
+    pub import: Option<PathBuf>,
 }
 
 fn storage(
@@ -175,7 +177,7 @@ fn storage(
     persistence_file: Option<PathBuf>,
     repair: bool,
 ) -> Result<Option<StorageConfig>, BadFlag> {
-    let beside = persistence_file.map(|file| {
+    let beside = persistence_file.clone().map(|file| {
         let mut path = file.into_os_string();
         path.push(".d");
         PathBuf::from(path)
@@ -192,7 +194,7 @@ fn storage(
         let problem = "it needs --storage.path".to_owned();
         return Err(BadFlag { flag: "storage.repair", value: "true".to_owned(), problem });
     }
-    Ok(path.map(|path| StorageConfig { path, repair }))
+    Ok(path.map(|path| StorageConfig { path, repair, import: persistence_file }))
 }
 
 fn limits(flags: &Flags<'_>) -> Result<Limits, BadFlag> {

@@ -122,14 +122,14 @@ fn open_store(config: &GatewayConfig, telemetry: &Telemetry) -> Result<Store, St
         groups_max: config.limits.groups,
         failed_groups_max: config.limits.failed_groups,
     };
-    let Some(StorageConfig { path, repair }) = &config.storage else {
+    let Some(StorageConfig { path, repair, import }) = config.storage.clone() else {
         warn!(
             "pushed metrics are kept in memory only and are lost when the gateway ends, see --storage.path"
         );
         return Ok(Store::new(settings));
     };
-    let damage = if *repair { Damage::LeftOut } else { Damage::Refused };
-    let store = Store::open(settings, &Storage { path: path.clone(), damage })?;
+    let damage = if repair { Damage::LeftOut } else { Damage::Refused };
+    let store = Store::open(settings, &Storage { path: path.clone(), damage, import })?;
     info!(path = %path.display(), groups = store.snapshot().len(), "what was pushed before is there again");
     Ok(store)
 }

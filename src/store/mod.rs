@@ -15,6 +15,7 @@
 
 pub mod expose;
 pub mod group;
+mod import;
 mod index;
 mod journal;
 mod metric;

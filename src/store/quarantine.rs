@@ -63,6 +63,11 @@ impl Quarantine {
         *self = Self::default();
     }
 
+    /// Everything, the oldest first.
+    pub(super) fn all(&self) -> BTreeSet<Candidate> {
+        self.by_name.values().flatten().cloned().collect()
+    }
+
     /// Everything whose fate may have changed with what is exposed under a name, the oldest first.
     pub(super) fn touched_by<'a>(&self, names: impl IntoIterator<Item = &'a str>) -> BTreeSet<Candidate> {
         let mut touched = BTreeSet::new();

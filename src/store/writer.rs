@@ -106,6 +106,11 @@ impl State {
         self.snapshot.groups.set(slot as usize, Some(Arc::new(group)));
     }
 
+    /// Exposes what is aside and can be exposed.
+    pub(super) fn judge_aside(&mut self) {
+        self.let_out(self.quarantine.all());
+    }
+
     /// Forgets everything.
     pub(super) fn clear(&mut self) {
         self.wipe();

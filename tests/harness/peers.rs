@@ -64,7 +64,10 @@ pub fn pushgateway(suite: Suite) -> Server {
 pub fn pushgateway_with(suite: Suite, flags: &[&str]) -> Server {
     let port = free_port();
     let mut command = Command::new(program(suite, "prometheus-pushgateway"));
-    command.arg(format!("--web.listen-address=127.0.0.1:{port}")).arg("--persistence.file=").args(flags);
+    command.arg(format!("--web.listen-address=127.0.0.1:{port}")).args(flags);
+    if !flags.iter().any(|flag| flag.starts_with("--persistence.file=")) {
+        command.arg("--persistence.file=");
+    }
     let flag = |name: &str| flags.iter().find_map(|flag| flag.strip_prefix(name));
     let external = || flag("--web.external-url=").and_then(|url| url.split('/').nth(3));
     let prefix =

@@ -23,6 +23,11 @@ pub enum StorageError {
     /// Somebody else has the directory.
     #[error("another gateway uses {}", .0.display())]
     InUse(PathBuf),
+    /// A file that was to be imported is something else.
+    #[error(
+        "{} is no file that a Pushgateway has written, or it is damaged; move it away to start without it", .0.display()
+    )]
+    NotOfAPushgateway(PathBuf),
     /// Something that was on disk cannot be read, and it is not the end of what was being written in a crash.
     #[error(
         "{} is damaged at byte {at}: {problem}; restore it from a backup, or start with --storage.repair to go on \
@@ -103,6 +108,11 @@ impl Directory {
         let mut files: Vec<_> = self.files(prefix)?.into_iter().filter_map(number).collect();
         files.sort();
         Ok(files)
+    }
+
+    /// Whether nothing was ever kept in it.
+    pub(super) fn is_new(&self) -> Result<bool> {
+        Ok(self.segments()?.is_empty() && self.snapshots()?.is_empty())
     }
 
     /// The journal's segments, the oldest first.

@@ -21,9 +21,10 @@ use std::thread::JoinHandle;
 
 use parking_lot::Mutex;
 use tokio::sync::watch;
+use tracing::{info, warn};
 
-use super::Change;
 use super::writer::State;
+use super::{Change, import};
 use append::{Appender, Progress, Queue};
 pub use directory::StorageError;
 use directory::{Directory, Result, failed};
@@ -37,6 +38,8 @@ pub struct Storage {
     pub path: PathBuf,
     /// What becomes of what cannot be read.
     pub damage: Damage,
+    /// The `--persistence.file` of a Pushgateway, which is read where the directory is new, and left as it is.
+    pub import: Option<PathBuf>,
 }
 
 /// A journal that is being written.
@@ -51,6 +54,11 @@ impl Journal {
     pub(super) fn open(storage: &Storage, state: &Arc<Mutex<State>>) -> Result<Self> {
         let path = &storage.path;
         let directory = Arc::new(Directory::open(path)?);
+        if let Some(file) = storage.import.as_deref().filter(|file| file.exists())
+            && directory.is_new()?
+        {
+            import(file, &directory, &mut state.lock())?;
+        }
         let end = replay::replay(&directory, storage.damage, &mut state.lock())?;
         let snapshots = Snapshots::new(directory.clone(), capture(state), end.journal_bytes);
         let snapshots = snapshots.map_err(failed("look at snapshots in", path))?;
@@ -93,6 +101,25 @@ impl Journal {
     ) -> impl Future<Output = std::result::Result<(), Arc<str>>> + use<> {
         append::on_disk(self.progress.clone(), number)
     }
+}
+
+/// Makes what a Pushgateway has left the first snapshot.
+fn import(file: &Path, directory: &Directory, state: &mut State) -> Result<()> {
+    let bytes = std::fs::read(file).map_err(failed("read", file))?;
+    let groups = import::groups(&bytes).ok_or_else(|| StorageError::NotOfAPushgateway(file.to_owned()))?;
+    for mut group in groups {
+        state.restore(&mut group);
+    }
+    state.judge_aside();
+    let imported = state.snapshot();
+    let path = file.display();
+    if imported.aside > 0 {
+        warn!(file = %path, families = imported.aside, "imported, and not exposed: they cannot be, or contradict others");
+    }
+    snapshot::write(directory, &imported, 1).map_err(failed("write what was imported from", file))?;
+    info!(file = %path, groups = imported.len(), "imported; the file stays as it is and is not written any more");
+    state.clear();
+    Ok(())
 }
 
 /// Takes a snapshot at a record; all before it are in the snapshot, and none after.

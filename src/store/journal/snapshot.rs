@@ -77,7 +77,7 @@ impl Drop for Snapshots {
 }
 
 /// Writes a snapshot, and returns how many bytes it has. It is on disk as a whole when it gets its name.
-fn write(directory: &Directory, snapshot: &Snapshot, next: u64) -> io::Result<u64> {
+pub(super) fn write(directory: &Directory, snapshot: &Snapshot, next: u64) -> io::Result<u64> {
     let mut groups: Vec<&Arc<Group>> = snapshot.groups().collect();
     // As they came, so that they get about the slots that they have.
     groups.sort_by_key(|group| group.sequence);

@@ -15,7 +15,7 @@ fn settings() -> Settings {
 }
 
 fn open(path: &Path, damage: Damage) -> std::result::Result<Store, StorageError> {
-    Store::open(settings(), &Storage { path: path.to_owned(), damage })
+    Store::open(settings(), &Storage { path: path.to_owned(), damage, import: None })
 }
 
 fn exposed(store: &Store) -> String {

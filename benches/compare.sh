@@ -1,0 +1,111 @@
+#!/usr/bin/env bash
+# jobmon's gateway beside Debian's Pushgateway and beside what the machine can do at all, in one run: the same load on each
+# in turn. Prints a table of Markdown. As root, for apt-get; about ten minutes.
+#
+#   bash benches/compare.sh [GROUPS...]      default: 10 1000 10000 100000
+set -euo pipefail
+cd "$(dirname "$0")/.."
+[ $# -gt 0 ] || set -- 10 1000 10000 100000
+seconds=5
+
+command -v wrk >/dev/null || apt-get install -qq -y wrk >/dev/null
+work=$(mktemp -d)
+server=
+trap 'kill $server 2>/dev/null || true; rm -rf "$work"' EXIT
+if ! command -v prometheus-pushgateway >/dev/null; then
+  (cd "$work" && apt-get download -qq prometheus-pushgateway >/dev/null && dpkg -x prometheus-pushgateway*.deb .)
+fi
+pushgateway=$(command -v prometheus-pushgateway || echo "$work/usr/bin/prometheus-pushgateway")
+jobmon=$(sh packaging/build-static.sh)
+cargo build --locked --release --quiet --example bare
+bare=target/release/examples/bare
+port=19471
+url=http://127.0.0.1:$port
+
+ready() { until curl -sf "$url/-/ready" >/dev/null; do kill -0 "$server"; sleep 0.005; done; }
+now() { date +%s.%N; }
+since() { awk -v a="$1" -v b="$(now)" 'BEGIN { printf "%.3f", b - a }'; }
+start() { "$@" >"$work/log" 2>&1 & server=$!; }
+stop() { kill "$server"; wait "$server" 2>/dev/null || true; server=; }
+load() { # connections seconds groups [sequential]: requests/s, p50, p99
+  wrk -t1 -c"$1" -d"$2"s -s benches/push.lua "$url" -- "${@:3}" | awk '/^result/ {
+    if ($(NF-1) > 0) print "errors:", $0 > "/dev/stderr"; printf "%s %s %s\n", $2, $5, $8 }'
+}
+fill() { # groups
+  [ "$1" -le 10 ] || load 8 $(($1 / ${2:-10000} + 2)) "$1" sequential >/dev/null
+}
+scrape() { # curl arguments: seconds
+  curl -s -o "$work/scrape" -w '%{time_total}\n' "$@" "$url/metrics"
+}
+best() { for _ in 1 2 3 4 5; do "$@"; done | sort -n | head -1; }
+resident() { awk '/VmRSS/ { printf "%.0f", $2 / 1024 }' "/proc/$server/status"; }
+row() { printf '| %s |\n' "$(printf '%s | ' "$@" | sed 's/ | $//')"; }
+# The same groups as `fill`, from the first one on: neighbours, as they are pushed by one machine or deployed together.
+change() { load 8 1 "$1" sequential >/dev/null; }
+
+measure() { # name groups command...
+  local name=$1 groups=$2; shift 2
+  start "$@"; ready
+  fill "$groups"
+  read -r rate p50 p99 < <(load 8 $seconds "$groups")
+  local all first again changed plain pushing
+  first=$(scrape -H 'Accept-Encoding: gzip')
+  again=$(best scrape -H 'Accept-Encoding: gzip')
+  plain=$(best scrape)
+  all=$(stat -c %s "$work/scrape")
+  change $((groups / 100 > 0 ? groups / 100 : 1))
+  changed=$(scrape -H 'Accept-Encoding: gzip')
+  (while sleep 1; do scrape >/dev/null; done) & local scraper=$!
+  read -r _ _ pushing < <(load 8 $seconds "$groups")
+  kill $scraper; wait $scraper 2>/dev/null || true
+  local memory restart disk
+  memory=$(resident)
+  stop
+  local begun; begun=$(now)
+  start "$@"; ready; restart=$(since "$begun"); stop
+  disk=$(du -sm "$work/data" 2>/dev/null | cut -f1 || true)
+  rm -rf "$work/data"
+  row "$name" "$groups" "$rate" "$p50" "$p99" "$pushing" "$plain" "$first" "$again" "$changed" \
+    "$(awk -v b="$all" 'BEGIN { printf "%.1f", b / 1e6 }')" "$memory" "$restart" "${disk:-0}"
+}
+
+echo "$(nproc) processors, $(sed -n 's/^model name.*: //p' /proc/cpuinfo | head -1), $(uname -r), $("$pushgateway" --version 2>&1 | head -1 | cut -d' ' -f1-3)"
+echo
+row server groups 'pushes/s' 'p50 ms' 'p99 ms' 'p99 while scraped' 'scrape s' 'gzip, first' 'gzip, unchanged' 'gzip, 1 % changed' MB 'RSS MB' 'restart s' 'disk MB'
+row --- --- --- --- --- --- --- --- --- --- --- --- --- ---
+data="$work/data"
+for groups in "$@"; do
+  measure 'jobmon, memory' "$groups" "$jobmon" gateway --web.listen-address=127.0.0.1:$port --log.level=error
+  # What HTTP costs at all: for the pushes, and for sending what was scraped, plain and compressed.
+  cp "$work/scrape" "$work/blob"
+  start "$bare" 127.0.0.1:$port "$work/blob"; sleep 0.2
+  read -r rate p50 p99 < <(load 8 $seconds "$groups")
+  plain=$(for _ in 1 2 3 4 5; do curl -s -o "$work/scrape" -w '%{time_total}\n' "$url/"; done | sort -n | head -1)
+  stop
+  gzip -1 -k "$work/blob"
+  start "$bare" 127.0.0.1:$port "$work/blob.gz"; sleep 0.2
+  zipped=$(for _ in 1 2 3 4 5; do curl -s -o "$work/scrape" -w '%{time_total}\n' "$url/"; done | sort -n | head -1)
+  stop
+  rm "$work/blob.gz"
+  row 'bare HTTP' "$groups" "$rate" "$p50" "$p99" '' "$plain" '' "$zipped" '' '' '' '' ''
+  measure 'jobmon, journal' "$groups" "$jobmon" gateway --web.listen-address=127.0.0.1:$port --log.level=error --storage.path="$data"
+  measure 'Pushgateway, unchecked' "$groups" "$pushgateway" --web.listen-address=127.0.0.1:$port --log.level=error \
+    --push.disable-consistency-check --persistence.file="$data"
+  if [ "$groups" -le 10 ]; then
+    measure 'Pushgateway' "$groups" "$pushgateway" --web.listen-address=127.0.0.1:$port --log.level=error --persistence.file="$data"
+  fi
+done
+
+echo
+echo "With 64 connections, ${groups} groups:"
+echo
+row server 'pushes/s' 'p50 ms' 'p99 ms'
+row --- --- --- ---
+for storage in "" --storage.path="$data"; do
+  start "$jobmon" gateway --web.listen-address=127.0.0.1:$port --log.level=error $storage; ready
+  fill "$groups"
+  # shellcheck disable=SC2046
+  row "jobmon${storage:+, journal}" $(load 64 $seconds "$groups" | tr ' ' '\n')
+  stop
+  rm -rf "$data"
+done
