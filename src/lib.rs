@@ -7,7 +7,8 @@
 //! # Two laws
 //!
 //! 1. **Monitoring never harms the job.** It never delays, changes or prevents it, whatever is broken.
-//! 2. **An answer is true.** A push answered 200 is in the next scrape, and no push can break a scrape.
+//! 2. **An answer is true.** A push answered 200 is in the next scrape and, with a journal, there after a crash; and no push can
+//!    break a scrape.
 //!
 //! # The map
 //!
@@ -33,7 +34,7 @@
 //! * A run: command → `spawn` → child; FIFO → `fifo` → `collect` → families; ended → `reap` → outcome → `report` →
 //!   `deliver::courier` → a `lane` for each push gateway, else the `spool`; and the textfile → exit code.
 //! * A push: `gateway::listen` → `gateway::access` (who is it?) → [`gateway::route`] (what for?) → [`gateway::encoding`] →
-//!   [`exposition`] → `store::writer`: check → apply → 200.
+//!   [`exposition`] → `store::writer`: check → apply → `store::journal`, on disk → 200.
 //! * A scrape: [`gateway::negotiate`] → `store::Snapshot` → `store::segments`, rendered where something has changed →
 //!   `store::expose` → socket.
 //!
