@@ -71,8 +71,13 @@ pub fn decode(mut body: &[u8], limits: &Limits) -> Result<Vec<MetricFamily>, Dec
 
 /// Appends families, each with its length before it.
 pub fn encode<'a>(out: &mut Vec<u8>, families: impl IntoIterator<Item = &'a MetricFamily>) {
+    let mut metrics = Vec::new();
     for family in families {
-        write::family(family).encode_length_delimited(out).expect("a Vec grows as far as needed");
+        metrics.clear();
+        family.metrics.iter().for_each(|m| metric(&mut metrics, m, Escaping::AllowUtf8));
+        open(out, Head::of(family), Escaping::AllowUtf8, metrics.len());
+        out.extend_from_slice(&metrics);
+        close(out, Head::of(family));
     }
 }
 
@@ -86,7 +91,56 @@ pub(super) fn open(out: &mut Vec<u8>, head: Head<'_>, escaping: Escaping, metric
 
 /// Appends a metric as a field of its family.
 pub(super) fn metric(out: &mut Vec<u8>, metric: &Metric, escaping: Escaping) {
-    prost::encoding::message::encode(weigh::METRIC, &write::metric(metric, escaping), out);
+    match plain::number(metric) {
+        Some((field, number)) => plain::encode(out, &metric.labels, escaping, field, number),
+        None => prost::encoding::message::encode(weigh::METRIC, &write::metric(metric, escaping), out),
+    }
+}
+
+/// Metrics that are a number and nothing else, which most are: written without a message in between.
+mod plain {
+    use prost::encoding::{WireType, encode_key, encode_varint, encoded_len_varint};
+
+    use super::weigh::METRIC;
+    use super::{Counter, Escaping, Labels, Metric, Value};
+
+    /// The field of the metric's value, and the number in it.
+    pub(super) fn number(metric: &Metric) -> Option<(u32, f64)> {
+        let value = match &metric.value {
+            Value::Gauge(number) => (2, *number),
+            Value::Counter(Counter { value, exemplar: None, created: None }) => (3, *value),
+            Value::Untyped(number) => (5, *number),
+            _ => return None,
+        };
+        metric.timestamp_ms.is_none().then_some(value)
+    }
+
+    /// Bytes of a value message: a key and a double.
+    const VALUE_BYTES: usize = 9;
+
+    pub(super) fn encode(out: &mut Vec<u8>, labels: &Labels, escaping: Escaping, field: u32, number: f64) {
+        let sized = |bytes: usize| 1 + encoded_len_varint(bytes as u64) + bytes;
+        let pair = |name: &str, value: &str| sized(name.len()) + sized(value.len());
+        let escaped = || labels.iter().map(|(name, value)| (escaping.escape_label(name), value));
+        let labels_bytes: usize = escaped().map(|(name, value)| sized(pair(&name, value))).sum();
+        begin(out, METRIC, labels_bytes + sized(VALUE_BYTES));
+        for (name, value) in escaped() {
+            begin(out, 1, pair(&name, value));
+            for (field, text) in [(1, &*name), (2, value)] {
+                begin(out, field, text.len());
+                out.extend_from_slice(text.as_bytes());
+            }
+        }
+        begin(out, field, VALUE_BYTES);
+        encode_key(1, WireType::SixtyFourBit, out);
+        out.extend_from_slice(&number.to_le_bytes());
+    }
+
+    /// A field that has a length.
+    fn begin(out: &mut Vec<u8>, field: u32, bytes: usize) {
+        encode_key(field, WireType::LengthDelimited, out);
+        encode_varint(bytes as u64, out);
+    }
 }
 
 /// Appends what a family ends with.
@@ -296,18 +350,9 @@ mod read {
 /// Model to wire.
 mod write {
     use super::{
-        Bucket, Count, Counter, Escaping, Exemplar, Head, Histogram, Labels, Metric, MetricFamily, Quantile,
+        Bucket, Count, Counter, Escaping, Exemplar, Head, Histogram, Labels, Metric, Quantile,
         Span, Summary, TYPES, Timestamp, Value, wire,
     };
-
-    pub(super) fn family(family: &MetricFamily) -> wire::MetricFamily {
-        let head = Head::of(family);
-        wire::MetricFamily {
-            metric: family.metrics.iter().map(|m| metric(m, Escaping::AllowUtf8)).collect(),
-            unit: unit(head).unit,
-            ..self::head(head, Escaping::AllowUtf8)
-        }
-    }
 
     /// What stands before the metrics.
     pub(super) fn head(head: Head<'_>, escaping: Escaping) -> wire::MetricFamily {
@@ -424,5 +469,29 @@ mod write {
 
     fn timestamp(t: Timestamp) -> wire::Timestamp {
         wire::Timestamp { seconds: t.seconds, nanos: t.nanos }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_bare_number_is_written_as_its_message_would_be() {
+        let long = "x".repeat(300);
+        let pairs = [vec![], vec![("a", "1"), ("b.c", "")], vec![("Π", &*long), ("job", "Π\"\n")]];
+        for labels in pairs.map(Labels::from_pairs) {
+            for value in [Value::Gauge(-0.0), Value::counter(f64::NAN), Value::Untyped(1e300)] {
+                let number = Metric { labels: labels.clone(), value, timestamp_ms: None };
+                for escaping in [Escaping::AllowUtf8, Escaping::Underscores] {
+                    let mut plain = Vec::new();
+                    metric(&mut plain, &number, escaping);
+                    let mut message = Vec::new();
+                    let whole = write::metric(&number, escaping);
+                    prost::encoding::message::encode(weigh::METRIC, &whole, &mut message);
+                    assert_eq!(plain, message);
+                }
+            }
+        }
     }
 }

@@ -287,11 +287,11 @@ impl FamilySegments {
     ) -> Rendered {
         let Some(head) = self.exposed_head() else { return Rendered { bytes: Bytes::new(), plain_bytes: 0 } };
         let render = || {
-            let mut bytes = Vec::new();
-            self.for_each(segment, snapshot, |metric| format.metric(&mut bytes, head, &metric));
-            let plain_bytes = bytes.len();
-            let bytes = compression.compress(bytes);
-            Rendered { bytes: bytes.into_boxed_slice().into(), plain_bytes }
+            let mut plain = Vec::with_capacity(2 * segment.bytes);
+            self.for_each(segment, snapshot, |metric| format.metric(&mut plain, head, &metric));
+            let plain_bytes = plain.len();
+            // A copy of the right size: what is kept for long should leave no holes around it.
+            Rendered { bytes: Bytes::copy_from_slice(&compression.compress(plain)), plain_bytes }
         };
         segment.renderings.of(format, compression).get_or_init(render).clone()
     }

@@ -75,6 +75,9 @@ impl Directory {
     /// Makes it where it is missing, and takes it.
     pub(super) fn open(path: &Path) -> Result<Self> {
         DirBuilder::new().recursive(true).mode(0o700).create(path).map_err(failed("make", path))?;
+        // Its own name has to be on disk as well.
+        let parent = path.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
+        File::open(parent).and_then(|parent| parent.sync_all()).map_err(failed("sync", parent))?;
         let lock = path.join("lock");
         let file = File::options().create(true).append(true).open(&lock).map_err(failed("open", &lock))?;
         let lock = Flock::lock(file, FlockArg::LockExclusiveNonblock).map_err(|(_, errno)| match errno {
