@@ -350,8 +350,8 @@ mod read {
 /// Model to wire.
 mod write {
     use super::{
-        Bucket, Count, Counter, Escaping, Exemplar, Head, Histogram, Labels, Metric, Quantile,
-        Span, Summary, TYPES, Timestamp, Value, wire,
+        Bucket, Count, Counter, Escaping, Exemplar, Head, Histogram, Labels, Metric, Quantile, Span, Summary,
+        TYPES, Timestamp, Value, wire,
     };
 
     /// What stands before the metrics.

@@ -128,14 +128,14 @@ impl Directory {
         self.numbered(SNAPSHOT)
     }
 
-    /// An empty segment that begins with a record, in the place of whatever has its name: no record of that number was ever
-    /// answered for.
+    /// An empty segment that begins with a record, in the place of every one that begins there or later: no record from that
+    /// number on was ever answered for.
     pub(super) fn new_segment(&self, first: u64) -> io::Result<File> {
-        let path = self.path.join(format!("{SEGMENT}{first:020}"));
-        match fs::remove_file(&path) {
-            Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
-            _ => {}
+        let segments = self.segments().map_err(io::Error::other)?;
+        for stale in segments.iter().rev().take_while(|segment| segment.number >= first) {
+            fs::remove_file(&stale.path)?;
         }
+        let path = self.path.join(format!("{SEGMENT}{first:020}"));
         let file = File::options().create_new(true).append(true).open(path)?;
         self.sync()?;
         Ok(file)
@@ -155,6 +155,17 @@ impl Directory {
     /// Names of files are on disk when this returns.
     fn sync(&self) -> io::Result<()> {
         File::open(&self.path)?.sync_all()
+    }
+
+    /// Puts all files out of the way, where a person may look at them, but for the snapshot before a record.
+    pub(super) fn put_away(&self, next: u64) -> Result<()> {
+        let old =
+            self.segments()?.into_iter().chain(self.snapshots()?.into_iter().filter(|s| s.number != next));
+        for Numbered { path, .. } in old {
+            let name = path.file_name().unwrap_or_default().to_string_lossy();
+            fs::rename(&path, self.path.join(format!("damaged-{name}"))).map_err(failed("rename", &path))?;
+        }
+        self.sync().map_err(failed("sync", &self.path))
     }
 
     /// Removes what neither the newest snapshot needs nor the one before it.

@@ -60,6 +60,13 @@ impl Journal {
             import(file, &directory, &mut state.lock())?;
         }
         let end = replay::replay(&directory, storage.damage, &mut state.lock())?;
+        if end.was_damaged {
+            // What could be read is whole again, and needs no repair the next time.
+            let repaired = state.lock().snapshot();
+            snapshot::write(&directory, &repaired, end.next).map_err(failed("write a snapshot in", path))?;
+            directory.put_away(end.next)?;
+            warn!(path = %path.display(), "repaired; what was damaged is in files called damaged-*");
+        }
         let snapshots = Snapshots::new(directory.clone(), capture(state), end.journal_bytes);
         let snapshots = snapshots.map_err(failed("look at snapshots in", path))?;
         let appender =

@@ -24,17 +24,25 @@ pub enum Damage {
 pub(super) struct End {
     /// The number of the next record.
     pub(super) next: u64,
+    /// Whether something was left out.
+    pub(super) was_damaged: bool,
     /// Bytes that were read of the journal.
     pub(super) journal_bytes: u64,
 }
 
 /// Puts what is on disk into an empty store.
 pub(super) fn replay(directory: &Directory, damage: Damage, state: &mut State) -> Result<End> {
-    let next = snapshot(directory, damage, state)?;
-    let mut reading = Reading { next, damage, state };
     let segments = directory.segments()?;
+    let has_all = segments.first().is_some_and(|first| first.number == 1);
+    let (next, was_damaged) = snapshot(directory, damage, has_all, state)?;
+    let mut reading = Reading { next, damage, was_damaged, state };
     let mut journal_bytes = 0;
     for (at, segment) in segments.iter().enumerate() {
+        if segment.number > reading.next {
+            let problem = format!("records {} to {} are missing before it", reading.next, segment.number - 1);
+            reading.leave_out(damaged(&segment.path, 0, problem))?;
+            reading.next = segment.number;
+        }
         let following = segments.get(at + 1);
         if following.is_some_and(|following| following.number <= reading.next) {
             // All of it is in the snapshot.
@@ -42,16 +50,17 @@ pub(super) fn replay(directory: &Directory, damage: Damage, state: &mut State) -
         }
         journal_bytes += reading.segment(segment, following)?;
     }
-    Ok(End { next: reading.next, journal_bytes })
+    Ok(End { next: reading.next, was_damaged: reading.was_damaged, journal_bytes })
 }
 
-/// Reads the newest snapshot that is good, and returns the first record that is not in it.
-fn snapshot(directory: &Directory, damage: Damage, state: &mut State) -> Result<u64> {
+/// Reads the newest snapshot that is good, and returns the first record that is not in it, and whether something was left
+/// out. Where the journal `has_all` records, none is needed.
+fn snapshot(directory: &Directory, damage: Damage, has_all: bool, state: &mut State) -> Result<(u64, bool)> {
     let snapshots = directory.snapshots()?;
     let mut problem = None;
     for snapshot in snapshots.iter().rev() {
         match read_snapshot(snapshot, Damage::Refused, state) {
-            Ok(()) => return Ok(snapshot.number),
+            Ok(()) => return Ok((snapshot.number, false)),
             Err(damaged @ StorageError::Damaged { .. }) => {
                 error!(%damaged, "a snapshot cannot be used, the one before it is tried");
                 state.clear();
@@ -61,12 +70,14 @@ fn snapshot(directory: &Directory, damage: Damage, state: &mut State) -> Result<
         }
     }
     match (problem, snapshots.last()) {
+        // What was imported is in no journal.
+        (Some(_), Some(newest)) if has_all && newest.number > 1 => Ok((1, false)),
         (Some(_), Some(newest)) if damage == Damage::LeftOut => {
             read_snapshot(newest, damage, state)?;
-            Ok(newest.number)
+            Ok((newest.number, true))
         }
         (Some(problem), _) => Err(problem),
-        (None, _) => Ok(1),
+        (None, _) => Ok((1, false)),
     }
 }
 
@@ -156,7 +167,7 @@ fn read_snapshot(snapshot: &Numbered, damage: Damage, state: &mut State) -> Resu
         if damage == Damage::Refused {
             return Err(damaged(&snapshot.path, begin, "there is no whole record"));
         }
-        let Some((skipped, _)) = frame::find(&bytes[begin..]) else { return Ok(()) };
+        let Some((skipped, _)) = frame::find(&bytes[begin..], 1).next() else { return Ok(()) };
         error!(file = %snapshot.path.display(), at = begin, bytes = skipped, "left out, it is damaged");
         begin += skipped;
     }
@@ -166,6 +177,7 @@ struct Reading<'a> {
     /// The number of the record that comes next.
     next: u64,
     damage: Damage,
+    was_damaged: bool,
     state: &'a mut State,
 }
 
@@ -173,24 +185,25 @@ impl Reading<'_> {
     /// Reads a segment, which `following` goes on; returns how many bytes it had.
     fn segment(&mut self, segment: &Numbered, following: Option<&Numbered>) -> Result<u64> {
         let bytes = read_file(&segment.path)?;
+        // After a crash what is read may be in memory only, and from now on it is built upon.
+        File::open(&segment.path).and_then(|file| file.sync_all()).map_err(failed("sync", &segment.path))?;
         let mut begin = 0;
         loop {
             begin = whole_frames(&bytes, begin, |ahead| self.record(segment, ahead))?;
             let rest = &bytes[begin..];
-            if rest.is_empty() {
-                return Ok(bytes.len() as u64);
-            }
-            let later = frame::find(rest);
-            // A frame tells what was on disk before it was written: then this was, and has been answered for.
-            let was_synced = later.is_some_and(|(_, frame)| frame.synced >= self.next)
+            // A frame tells what was on disk before it was written: if that is more than can be read, this was, too, and has
+            // been answered for. So was what comes before another segment.
+            let was_synced = frame::find(rest, self.next).any(|(_, frame)| frame.synced >= self.next)
                 || following.is_some_and(|following| following.number > self.next);
             if !was_synced {
-                cut_off(segment, begin, rest.len())?;
+                if !rest.is_empty() {
+                    cut_off(segment, begin, rest.len())?;
+                }
                 return Ok(begin as u64);
             }
             let problem = damaged(&segment.path, begin, format!("record {} cannot be read", self.next));
             self.leave_out(problem)?;
-            match later {
+            match frame::find(rest, self.next).next() {
                 Some((skipped, _)) => begin += skipped,
                 None => return Ok(bytes.len() as u64),
             }
@@ -207,7 +220,7 @@ impl Reading<'_> {
             let problem = format!("records {} to {} are missing before it", self.next, number - 1);
             self.leave_out(damaged(&segment.path, at, problem))?;
         }
-        self.next = number + 1;
+        self.next = number.saturating_add(1);
         let Some(Record::Change(change)) = ahead.record.take() else {
             let problem = format!("record {number} is none that this version knows");
             return self.leave_out(damaged(&segment.path, at, problem));
@@ -219,10 +232,11 @@ impl Reading<'_> {
 
     /// # Errors
     /// The problem, where nothing is to be left out.
-    fn leave_out(&self, problem: StorageError) -> Result<()> {
+    fn leave_out(&mut self, problem: StorageError) -> Result<()> {
         if self.damage == Damage::Refused {
             return Err(problem);
         }
+        self.was_damaged = true;
         error!(damage = %problem, "left out");
         Ok(())
     }
