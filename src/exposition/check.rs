@@ -160,7 +160,7 @@ pub fn beside<'a>(
     hash: &SeriesHash,
 ) -> Result<(), Inconsistent> {
     let mut check = Check::new(exposed, Some(grouping), hash);
-    for (family, series) in families {
+    for (family, series) in families.into_iter().filter(|(family, _)| !family.metrics.is_empty()) {
         if let Err(fault) = check.name_and_type(family) {
             check.faults.add(|| fault);
         } else if series.iter().any(|fingerprint| exposed.has_series(*fingerprint)) {
@@ -229,6 +229,13 @@ impl<'a, E: Exposed> Check<'a, E> {
     }
 
     fn family(&mut self, family: &'a MetricFamily) -> Vec<Fingerprint> {
+        if family.metrics.is_empty() {
+            // It exposes nothing, so that nothing can contradict it and it must not stand before what does.
+            if let Err(fault) = name(family) {
+                self.faults.add(|| fault);
+            }
+            return Vec::new();
+        }
         if let Err(fault) = self.name_and_type(family) {
             self.faults.add(|| fault);
             return Vec::new();
@@ -261,12 +268,7 @@ impl<'a, E: Exposed> Check<'a, E> {
     }
 
     fn name_and_type(&mut self, family: &'a MetricFamily) -> Result<(), Inconsistent> {
-        if family.name.is_empty() {
-            return Err(Inconsistent::NoName);
-        }
-        if !Validation::Utf8.is_metric_name(&family.name) {
-            return Err(Inconsistent::NameWithNul { family: family.name.clone() });
-        }
+        name(family)?;
         for escaped in renderings(&family.name) {
             self.name_as(family, &escaped)?;
         }
@@ -367,6 +369,17 @@ fn all_labels<'m>(metric: &'m Metric, grouping: Option<&Labels>) -> Cow<'m, Labe
 fn describe_all(metric: &Metric, grouping: Option<&Labels>) -> String {
     let labels = all_labels(metric, grouping).into_owned();
     describe(&Metric { labels, ..metric.clone() })
+}
+
+/// Whether a family can have its name.
+fn name(family: &MetricFamily) -> Result<(), Inconsistent> {
+    if family.name.is_empty() {
+        return Err(Inconsistent::NoName);
+    }
+    if !Validation::Utf8.is_metric_name(&family.name) {
+        return Err(Inconsistent::NameWithNul { family: family.name.clone() });
+    }
+    Ok(())
 }
 
 /// What is wrong with one metric, before it is put into words: a push may have millions of them.

@@ -1,8 +1,10 @@
-//! How an exposition is compressed: piece by piece, because pieces that are compressed already can be put together.
+//! How an exposition is compressed: piece by piece, so that a piece that has not changed is never compressed again, and yet
+//! what is sent is one stream, because many readers end at the end of the first.
 
 use std::io::Write as _;
 
-use flate2::write::GzEncoder;
+use crc32fast::Hasher;
+use flate2::write::DeflateEncoder;
 
 /// How a body is compressed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -15,6 +17,33 @@ pub enum Compression {
     Zstd,
 }
 
+/// What the end of a stream says of a piece in it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Checksum {
+    crc: u32,
+    /// Bytes before compression.
+    pub plain_bytes: usize,
+}
+
+impl Checksum {
+    fn of(plain: &[u8]) -> Self {
+        Self { crc: crc32fast::hash(plain), plain_bytes: plain.len() }
+    }
+
+    /// Takes in what follows.
+    pub fn append(&mut self, next: Self) {
+        let of = |sum: Self| Hasher::new_with_initial_len(sum.crc, sum.plain_bytes as u64);
+        let mut hasher = of(*self);
+        hasher.combine(&of(next));
+        *self = Self { crc: hasher.finalize(), plain_bytes: self.plain_bytes + next.plain_bytes };
+    }
+}
+
+/// The header of a gzip stream without name and time (RFC 1952, section 2.3).
+const GZIP_BEGIN: [u8; 10] = [0x1f, 0x8b, 8, 0, 0, 0, 0, 0, 0, 255];
+/// The last block of a deflate stream, with nothing in it (RFC 1951, section 3.2.3).
+const DEFLATE_END: [u8; 2] = [3, 0];
+
 impl Compression {
     /// Its name in `Content-Encoding`.
     pub fn name(self) -> Option<&'static str> {
@@ -25,18 +54,70 @@ impl Compression {
         }
     }
 
-    /// A piece as a member of its own (RFC 1952, section 2.2) or a frame of its own (RFC 8878, section 3.1): whoever reads
-    /// several of them one after the other has the pieces one after the other.
-    pub fn compress(self, piece: Vec<u8>) -> Vec<u8> {
-        match self {
+    /// A piece as it stands in a stream, whatever stands before it and behind it: blocks of deflate that end with a byte and
+    /// look back at nothing before them, or a frame of its own (RFC 8878, section 3.1).
+    pub fn compress(self, piece: Vec<u8>) -> (Vec<u8>, Checksum) {
+        let checksum = match self {
+            Self::Gzip => Checksum::of(&piece),
+            Self::Identity | Self::Zstd => Checksum { crc: 0, plain_bytes: piece.len() },
+        };
+        let bytes = match self {
             Self::Identity => piece,
             Self::Gzip => {
                 let out = Vec::with_capacity(piece.len() / 8);
-                let mut encoder = GzEncoder::new(out, flate2::Compression::fast());
-                encoder.write_all(&piece).and_then(|()| encoder.finish()).expect("a Vec takes every write")
+                let mut encoder = DeflateEncoder::new(out, flate2::Compression::fast());
+                encoder.write_all(&piece).and_then(|()| encoder.flush()).expect("a Vec takes every write");
+                std::mem::take(encoder.get_mut())
             }
             Self::Zstd => zstd::encode_all(&piece[..], zstd::DEFAULT_COMPRESSION_LEVEL)
                 .expect("a Vec takes every write"),
+        };
+        (bytes, checksum)
+    }
+
+    /// What a stream begins with.
+    pub fn begin(self) -> &'static [u8] {
+        match self {
+            Self::Gzip => &GZIP_BEGIN,
+            Self::Identity | Self::Zstd => &[],
         }
+    }
+
+    /// What a stream of such pieces ends with.
+    #[allow(clippy::cast_possible_truncation)]
+    pub fn end(self, all: Checksum) -> Vec<u8> {
+        match self {
+            // The size is told modulo 2^32.
+            Self::Gzip => {
+                [&DEFLATE_END[..], &all.crc.to_le_bytes(), &(all.plain_bytes as u32).to_le_bytes()].concat()
+            }
+            Self::Identity | Self::Zstd => Vec::new(),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::Read as _;
+
+    use super::*;
+
+    #[test]
+    fn pieces_make_one_stream() {
+        let pieces = [b"a".repeat(100_000), Vec::new(), b"aaaa".to_vec(), (0..=255).collect()];
+        let mut all = Checksum::default();
+        let mut stream = Compression::Gzip.begin().to_vec();
+        for piece in &pieces {
+            let (bytes, checksum) = Compression::Gzip.compress(piece.clone());
+            stream.extend(bytes);
+            all.append(checksum);
+        }
+        stream.extend(Compression::Gzip.end(all));
+        // One that reads a single member, and to its end.
+        let mut reader = flate2::bufread::GzDecoder::new(&stream[..]);
+        let mut plain = Vec::new();
+        reader.read_to_end(&mut plain).expect("a good stream");
+        assert_eq!(plain, pieces.concat());
+        assert_eq!(reader.into_inner(), b"", "nothing is left");
     }
 }

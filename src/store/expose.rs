@@ -5,12 +5,10 @@ use std::collections::BTreeMap;
 use bytes::Bytes;
 
 use super::group::exposition_order;
-use super::segments::FamilySegments;
+use super::segments::{FamilySegments, Segment};
 use super::snapshot::Snapshot;
-use crate::exposition::{Compression, Format, Head, Metric, MetricFamily};
+use crate::exposition::{Checksum, Compression, Format, Head, Metric, MetricFamily};
 
-/// Smaller pieces are put together, and compressed together.
-const PIECE_BYTES_MIN: usize = 16 * 1024;
 /// What was put together is sent when it has grown to this.
 const PIECE_BYTES_MAX: usize = 64 * 1024;
 
@@ -21,7 +19,7 @@ pub fn expose(
     format: Format,
     compression: Compression,
 ) -> Vec<Bytes> {
-    let mut out = Pieces { compression, sent: Vec::new(), small: Vec::new() };
+    let mut out = Pieces::new(compression);
     let mut own: BTreeMap<&str, &MetricFamily> = own.iter().map(|family| (&*family.name, family)).collect();
     for (name, exposed) in snapshot.exposed().filter(|(_, exposed)| !exposed.is_empty()) {
         let later = own.split_off(name);
@@ -40,27 +38,36 @@ pub fn expose(
 struct Pieces {
     compression: Compression,
     sent: Vec<Bytes>,
+    /// Of all that is sent.
+    checksum: Checksum,
     /// What is too small to be sent by itself, not compressed yet.
     small: Vec<u8>,
 }
 
 impl Pieces {
+    fn new(compression: Compression) -> Self {
+        let sent = vec![Bytes::from_static(compression.begin())];
+        Self { compression, sent, checksum: Checksum::default(), small: Vec::new() }
+    }
+
     fn family(&mut self, snapshot: &Snapshot, exposed: &FamilySegments, format: Format) {
         let Some(head) = exposed.exposed_head() else { return };
-        let rendered: Vec<_> = exposed
-            .segments()
-            .iter()
-            .map(|segment| exposed.rendered(segment, snapshot, format, self.compression))
+        let compression = |segment: &Segment| {
+            if segment.is_small() { Compression::Identity } else { self.compression }
+        };
+        let segments = exposed.segments().iter();
+        let rendered: Vec<_> = segments
+            .map(|segment| (segment, exposed.rendered(segment, snapshot, format, compression(segment))))
             .collect();
-        format.open(&mut self.small, head, rendered.iter().map(|rendered| rendered.plain_bytes).sum());
-        for (segment, rendered) in exposed.segments().iter().zip(rendered) {
-            if rendered.plain_bytes >= PIECE_BYTES_MIN {
-                self.send_small();
-                self.sent.push(rendered.bytes);
-            } else {
-                let plain = exposed.rendered(segment, snapshot, format, Compression::Identity);
-                self.small.extend_from_slice(&plain.bytes);
+        let metrics_bytes = rendered.iter().map(|(_, rendered)| rendered.checksum.plain_bytes).sum();
+        format.open(&mut self.small, head, metrics_bytes);
+        for (segment, rendered) in rendered {
+            if segment.is_small() {
+                self.small.extend_from_slice(&rendered.bytes);
                 self.send_small_if_large();
+            } else {
+                self.send_small();
+                self.send(rendered.bytes, rendered.checksum);
             }
         }
         format.close(&mut self.small, head);
@@ -93,16 +100,19 @@ impl Pieces {
     fn send_small(&mut self) {
         if !self.small.is_empty() {
             let piece = std::mem::take(&mut self.small);
-            self.sent.push(self.compression.compress(piece).into());
+            let (bytes, checksum) = self.compression.compress(piece);
+            self.send(bytes.into(), checksum);
         }
+    }
+
+    fn send(&mut self, bytes: Bytes, checksum: Checksum) {
+        self.sent.push(bytes);
+        self.checksum.append(checksum);
     }
 
     fn finish(mut self) -> Vec<Bytes> {
         self.send_small();
-        if self.sent.is_empty() {
-            // Even nothing has to look compressed.
-            self.sent.push(self.compression.compress(Vec::new()).into());
-        }
+        self.sent.push(self.compression.end(self.checksum).into());
         self.sent
     }
 }

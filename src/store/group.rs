@@ -148,13 +148,18 @@ impl StoredFamily {
             && !family.metrics.is_empty()
             && self.metrics.len() == family.metrics.len()
             && self.metrics.iter().zip(&family.metrics).all(|(stored, new)| {
-                new.timestamp_ms.is_none() && stored.has_labels(&new.labels) && is_good(&new.value)
+                new.timestamp_ms.is_none() && stored.has_shape_of(new) && is_good(&new.value)
             })
     }
 
     /// The family without the labels that its group gives.
     pub(super) fn to_stripped(&self) -> MetricFamily {
         self.family_of(|metric| metric.to_stripped(self.head.kind))
+    }
+
+    /// The family as it was pushed, and when.
+    pub(super) fn to_pushed(&self) -> (MetricFamily, UnixNanos) {
+        (self.to_stripped(), self.pushed_at)
     }
 
     /// The family with the labels that it is exposed with.
@@ -251,16 +256,18 @@ impl Group {
         self.find(name).ok().map(|at| &mut self.families[at])
     }
 
-    /// Takes a family in, in the place of one with the same name.
-    pub(super) fn insert(&mut self, family: StoredFamily) {
-        match self.find(&family.head.name) {
-            Ok(at) => self.families[at] = family,
-            Err(at) => self.families.insert(at, family),
+    /// Puts a family in the place of the one with the same name.
+    pub(super) fn replace(&mut self, family: StoredFamily) {
+        if let Ok(at) = self.find(&family.head.name) {
+            self.families[at] = family;
         }
     }
 
-    pub(super) fn remove(&mut self, name: &str) -> Option<StoredFamily> {
-        self.find(name).ok().map(|at| self.families.remove(at))
+    /// Gives the family with its name a head.
+    pub(super) fn set_head(&mut self, head: StoredHead) {
+        if let Some(family) = self.family_mut(&head.name.clone()) {
+            family.head = Arc::new(head);
+        }
     }
 
     /// About how many bytes a time of it takes in a text.

@@ -2,6 +2,7 @@
 
 use prost::encoding::{decode_varint, encode_varint};
 
+use crate::exposition::family::NativeBuckets;
 use crate::exposition::series::completed;
 use crate::exposition::{Labels, Metric, MetricType, Value};
 use crate::grouping::GroupingKey;
@@ -81,6 +82,22 @@ impl StoredValue {
     }
 }
 
+/// Lines of a text, or what takes as much room elsewhere.
+fn lines(value: &Value) -> usize {
+    match value {
+        Value::Counter(_) | Value::Gauge(_) | Value::Untyped(_) => 1,
+        Value::Summary(summary) => summary.quantiles.len() + 2,
+        Value::Histogram(histogram) => {
+            let side = |buckets: &NativeBuckets| {
+                (buckets.spans.len() + buckets.deltas.len() + buckets.counts.len()).div_ceil(8)
+            };
+            let native = histogram.native.as_ref();
+            let native = native.map_or(0, |native| side(&native.positive) + side(&native.negative));
+            histogram.buckets.len() + 3 + native
+        }
+    }
+}
+
 impl StoredMetric {
     /// Takes in a metric that has been stripped of what its group gives it.
     pub(super) fn new(metric: Metric) -> Self {
@@ -108,6 +125,11 @@ impl StoredMetric {
         if self.labels.0.is_empty() { stripped.is_empty() } else { self.labels.iter().eq(stripped.iter()) }
     }
 
+    /// Whether another metric has the same labels and would take as many lines.
+    pub(super) fn has_shape_of(&self, stripped: &Metric) -> bool {
+        self.has_labels(&stripped.labels) && self.text_bytes().1 == lines(&stripped.value)
+    }
+
     /// Takes another value; returns whether it is another one indeed.
     pub(super) fn set(&mut self, value: Value) -> bool {
         let value = StoredValue::from(value);
@@ -121,11 +143,7 @@ impl StoredMetric {
     pub(super) fn text_bytes(&self) -> (usize, usize) {
         let lines = match &self.value {
             StoredValue::Number(_) => 1,
-            StoredValue::Other(value) => match &**value {
-                Value::Histogram(histogram) => histogram.buckets.len() + 3,
-                Value::Summary(summary) => summary.quantiles.len() + 2,
-                Value::Counter(_) | Value::Gauge(_) | Value::Untyped(_) => 1,
-            },
+            StoredValue::Other(value) => lines(value),
         };
         (self.labels.0.len(), lines)
     }

@@ -86,6 +86,10 @@ impl Push {
     /// Whether it brings nothing but values for series that the group exposes, and good ones.
     fn is_update_of(&self, group: &Group) -> bool {
         let stored = group.families();
+        // The first push that is taken changes what the group counts as.
+        if !group.has_succeeded() {
+            return false;
+        }
         match self.mode {
             PushMode::ReplaceGroup => {
                 self.families.len() == stored.len()

@@ -13,12 +13,14 @@ use imbl::OrdMap;
 
 use super::group::{Group, Place, Slot, StoredFamily, StoredHead, exposition_order};
 use super::snapshot::Snapshot;
-use crate::exposition::{Compression, Format, Labels, Metric, MetricFamily, MetricType};
+use crate::exposition::{Checksum, Compression, Format, Labels, Metric, MetricFamily, MetricType};
 
 /// About how many bytes of text a segment has at most, unless a single group has more.
 const SEGMENT_BYTES_MAX: usize = if cfg!(test) { 4096 } else { 96 * 1024 };
 /// Two neighbours that have no more than this become one.
 const MERGED_BYTES_MAX: usize = SEGMENT_BYTES_MAX / 2;
+/// Smaller pieces are put together, and compressed together.
+const PIECE_BYTES_MIN: usize = 16 * 1024;
 /// How many renderings of a segment are kept.
 const RENDERINGS_MAX: usize = 4;
 
@@ -74,8 +76,8 @@ type Rendering = Arc<OnceLock<Rendered>>;
 pub(super) struct Rendered {
     /// The metrics, compressed where that is asked for.
     pub(super) bytes: Bytes,
-    /// Their size before that.
-    pub(super) plain_bytes: usize,
+    /// Their size before that, and what tells whether they are whole.
+    pub(super) checksum: Checksum,
 }
 
 impl Renderings {
@@ -106,6 +108,11 @@ impl Segment {
     fn new(slots: Vec<Slot>, bytes: usize) -> Self {
         let first = slots[0];
         Self { first, slots: Arc::new(slots), bytes, order: Arc::default(), renderings: Arc::default() }
+    }
+
+    /// Whether it is too small to be sent, and compressed, by itself.
+    pub(super) fn is_small(&self) -> bool {
+        self.bytes < PIECE_BYTES_MIN
     }
 
     fn reshaped(&mut self) {
@@ -285,13 +292,15 @@ impl FamilySegments {
         format: Format,
         compression: Compression,
     ) -> Rendered {
-        let Some(head) = self.exposed_head() else { return Rendered { bytes: Bytes::new(), plain_bytes: 0 } };
+        let Some(head) = self.exposed_head() else {
+            return Rendered { bytes: Bytes::new(), checksum: Checksum::default() };
+        };
         let render = || {
             let mut plain = Vec::with_capacity(2 * segment.bytes);
             self.for_each(segment, snapshot, |metric| format.metric(&mut plain, head, &metric));
-            let plain_bytes = plain.len();
+            let (bytes, checksum) = compression.compress(plain);
             // A copy of the right size: what is kept for long should leave no holes around it.
-            Rendered { bytes: Bytes::copy_from_slice(&compression.compress(plain)), plain_bytes }
+            Rendered { bytes: Bytes::copy_from_slice(&bytes), checksum }
         };
         segment.renderings.of(format, compression).get_or_init(render).clone()
     }

@@ -79,11 +79,15 @@ impl State {
         }
     }
 
-    /// Makes a change that was answered for before the gateway ended.
+    /// Makes a change that was answered for before the gateway ended: it is taken again, whatever limits there are now, and
+    /// kept aside as far as something contradicts it now.
     pub(super) fn replay(&mut self, change: Change) -> Verdict {
-        let groups_max = std::mem::replace(&mut self.settings.groups_max, usize::MAX);
+        let settings = self.settings.clone();
+        if matches!(change, Change::Push(_)) {
+            (self.settings.groups_max, self.settings.quarantine) = (usize::MAX, true);
+        }
         let verdict = self.make(change);
-        self.settings.groups_max = groups_max;
+        self.settings = settings;
         verdict
     }
 
@@ -98,11 +102,12 @@ impl State {
             match exposed {
                 Exposed::Yes => {
                     let series = self.index.fingerprints(&group.key, family);
-                    self.put_in(slot, &mut group, family, &series, *pushed_at);
+                    group.families.push(self.put_in(slot, &group, family, &series, *pushed_at));
                 }
-                Exposed::No => drop(self.put_aside(&mut group, family, *pushed_at)),
+                Exposed::No => group.families.push(self.put_aside(&group, family, *pushed_at).0),
             }
         }
+        group.families.sort_by(|a, b| a.head.name.cmp(&b.head.name));
         self.snapshot.groups.set(slot as usize, Some(Arc::new(group)));
     }
 
@@ -181,6 +186,7 @@ impl State {
         let old = self.take_out_replaced(slot, &mut group, push.mode, &push.families);
         let mut freed: BTreeSet<Arc<str>> = old.keys().cloned().collect();
         let mut candidates = BTreeSet::new();
+        let mut fresh = Vec::with_capacity(push.families.len());
         let mut series = series.into_iter();
         for mut family in push.families {
             // A family without metrics is not kept: it would expose nothing and only bar its name.
@@ -192,11 +198,15 @@ impl State {
             let exposed = series.or_else(|| self.goes_on(&group.key, before?, &family));
             if let Some(series) = exposed {
                 freed.remove(family.name.as_str());
-                self.put_in(slot, &mut group, &mut family, &series, push.at);
+                fresh.push(self.put_in(slot, &group, &mut family, &series, push.at));
             } else {
-                candidates.insert(self.put_aside(&mut group, &mut family, push.at));
+                let (stored, candidate) = self.put_aside(&group, &mut family, push.at);
+                fresh.push(stored);
+                candidates.insert(candidate);
             }
         }
+        group.families.extend(fresh);
+        group.families.sort_by(|a, b| a.head.name.cmp(&b.head.name));
         let had_failed_only = !group.has_succeeded() && group.failed_at != UnixNanos::default();
         self.failed_groups = self.failed_groups.saturating_sub(usize::from(had_failed_only));
         group.succeeded_at = push.at;
@@ -216,16 +226,18 @@ impl State {
         mode: PushMode,
         families: &[MetricFamily],
     ) -> BTreeMap<Arc<str>, StoredFamily> {
-        let names: Vec<Arc<str>> = match mode {
-            PushMode::ReplaceGroup => group.families.iter().map(|family| family.head.name.clone()).collect(),
+        let all = std::mem::take(&mut group.families);
+        let replaced: Vec<StoredFamily> = match mode {
+            PushMode::ReplaceGroup => all,
             PushMode::ReplaceFamilies => {
-                let of_name = |family: &MetricFamily| Some(group.family(&family.name)?.head.name.clone());
-                families.iter().filter_map(of_name).collect()
+                let names: HashSet<&str> = families.iter().map(|family| family.name.as_str()).collect();
+                let (replaced, kept) = all.into_iter().partition(|family| names.contains(&*family.head.name));
+                group.families = kept;
+                replaced
             }
         };
-        let taken =
-            names.into_iter().filter_map(|name| Some((name.clone(), self.take_out(slot, group, &name)?)));
-        taken.collect()
+        let taken = replaced.into_iter().filter_map(|stored| self.take_out(slot, group, stored));
+        taken.map(|stored| (stored.head.name.clone(), stored)).collect()
     }
 
     /// The series of a family that was exposed and can be again, so that what others have aside stays there: it has all the
@@ -279,14 +291,17 @@ impl State {
 
     /// Notes a failure. A group that cannot be, or that would be one too many, is not made for its sake.
     fn fail(&mut self, key: GroupingKey, at: UnixNanos) {
-        let is_new = !self.slots.contains_key(&key);
-        if is_new && self.failed_groups >= self.settings.failed_groups_max {
-            return;
-        }
-        let Ok((slot, mut group)) = self.group(key, at) else { return };
-        self.failed_groups += usize::from(is_new);
-        group.failed_at = at;
-        self.snapshot.groups.set(slot as usize, Some(Arc::new(group)));
+        let slot = match self.slots.get(&key) {
+            Some(slot) => *slot,
+            None if self.failed_groups >= self.settings.failed_groups_max => return,
+            None => {
+                let Ok((slot, _)) = self.group(key, at) else { return };
+                self.failed_groups += 1;
+                slot
+            }
+        };
+        let group = self.snapshot.groups.get_mut(slot as usize).and_then(Option::as_mut);
+        Arc::make_mut(group.expect("it was just there")).failed_at = at;
         segments_mut(&mut self.snapshot.exposed, PUSH_FAILURE_TIME_NUMBER).touch(slot);
     }
 
@@ -321,11 +336,10 @@ impl State {
         Ok(slot)
     }
 
-    /// Takes a family out of its group, and returns it if it was exposed.
-    fn take_out(&mut self, slot: Slot, group: &mut Group, name: &Arc<str>) -> Option<StoredFamily> {
-        let stored = group.remove(name)?;
+    /// Forgets a family that is no more its group's, and returns it if it was exposed.
+    fn take_out(&mut self, slot: Slot, group: &Group, stored: StoredFamily) -> Option<StoredFamily> {
         let Place::Exposed(number) = stored.head.place else {
-            self.quarantine.remove(&Candidate::new(group, name));
+            self.quarantine.remove(&Candidate::new(group, &stored.head.name));
             return None;
         };
         self.index.remove(&stored.to_family(&group.key));
@@ -349,11 +363,11 @@ impl State {
     fn put_in(
         &mut self,
         slot: Slot,
-        group: &mut Group,
+        group: &Group,
         family: &mut MetricFamily,
         series: &[Fingerprint],
         pushed_at: UnixNanos,
-    ) {
+    ) -> StoredFamily {
         let number = self.snapshot.number_for(&family.name, family.kind, Source::Pushed);
         let Snapshot { groups, exposed, .. } = &mut self.snapshot;
         let exposed = segments_mut(exposed, number);
@@ -367,38 +381,47 @@ impl State {
         exposed.kind = stored.head.kind;
         exposed.insert(slot, bytes, bytes_of);
         self.index.add(slot, &stored.head.name, stored.head.kind, series);
-        group.insert(stored);
+        stored
     }
 
-    fn put_aside(&mut self, group: &mut Group, family: &mut MetricFamily, pushed_at: UnixNanos) -> Candidate {
+    fn put_aside(
+        &mut self,
+        group: &Group,
+        family: &mut MetricFamily,
+        pushed_at: UnixNanos,
+    ) -> (StoredFamily, Candidate) {
         let name: Arc<str> = family.name.as_str().into();
         let place = Place::Aside(Inconsistent::NotJudged);
         let head = Arc::new(StoredHead::new(family, name.clone(), place));
         let metrics = std::mem::take(&mut family.metrics).into_iter().map(StoredMetric::new).collect();
-        group.insert(StoredFamily { head, pushed_at, metrics });
         let candidate = Candidate::new(group, &name);
         self.quarantine.insert(&candidate);
-        candidate
+        (StoredFamily { head, pushed_at, metrics }, candidate)
     }
 
     /// Exposes what is aside and does not contradict anything, the oldest first.
     fn let_out(&mut self, candidates: BTreeSet<Candidate>) {
+        let mut changed: HashMap<Slot, Group> = HashMap::new();
         for candidate in candidates {
             let Some(slot) = self.slots.get(&candidate.key).copied() else { continue };
-            let mut group = self.snapshot.group(slot).clone();
-            let Some(stored) = group.remove(&candidate.name) else { continue };
-            let mut family = stored.to_stripped();
-            match self.judge_alone(&group.key, &family) {
-                Ok(series) => {
-                    self.quarantine.remove(&candidate);
-                    self.put_in(slot, &mut group, &mut family, &series, stored.pushed_at);
-                }
-                Err(fault) => {
-                    let place = Place::Aside(fault);
-                    let head = Arc::new(StoredHead::new(&family, candidate.name, place));
-                    group.insert(StoredFamily { head, ..stored });
+            let known = changed.remove(&slot);
+            let mut group = known.unwrap_or_else(|| self.snapshot.group(slot).clone());
+            if let Some((mut family, pushed_at)) = group.family(&candidate.name).map(StoredFamily::to_pushed)
+            {
+                match self.judge_alone(&group.key, &family) {
+                    Ok(series) => {
+                        self.quarantine.remove(&candidate);
+                        let stored = self.put_in(slot, &group, &mut family, &series, pushed_at);
+                        group.replace(stored);
+                    }
+                    Err(fault) => {
+                        group.set_head(StoredHead::new(&family, candidate.name, Place::Aside(fault)));
+                    }
                 }
             }
+            changed.insert(slot, group);
+        }
+        for (slot, group) in changed {
             self.snapshot.groups.set(slot as usize, Some(Arc::new(group)));
         }
     }
@@ -606,11 +629,42 @@ mod tests {
             put(&mut state, job, "x 1 5\n").expect_err("a timestamp");
         }
         assert_eq!((state.snapshot().len(), state.failed_groups), (2, 2));
-        put(&mut state, "a", "x 1\n").expect("accepted");
+        put(&mut state, "a", "").expect("accepted, and nothing else changes");
         assert_eq!(state.failed_groups, 1);
         put(&mut state, "c", "x 1 5\n").expect_err("there is room again");
         state.make(Change::Delete(GroupingKey::new("b", [("", ""); 0]))).expect("deleted");
         assert_eq!((state.snapshot().len(), state.failed_groups), (2, 1));
+    }
+
+    #[test]
+    fn a_family_without_metrics_hides_nothing() {
+        let mut state = state();
+        put(&mut state, "x", "# TYPE h histogram\nh_count{b=\"c\"} 1\n").expect("accepted");
+        let text = "# TYPE h_count gauge\nh_count{b=\"c\"} 7\n";
+        let mut families = vec![crate::exposition::MetricFamily::new("h", MetricType::Gauge)];
+        families.extend(text::parse(text.as_bytes(), Validation::Legacy).expect("a good text"));
+        let key = GroupingKey::new("y", [("", ""); 0]);
+        let push = Push::new(key, families, PushMode::ReplaceGroup, UnixNanos(1));
+        assert!(matches!(state.make(Change::Push(push)), Err(StoreError::Inconsistent(_))));
+    }
+
+    #[test]
+    fn large_groups_are_replaced_in_no_time() {
+        let body = |from: u32| {
+            (from..from + 50_000).fold(String::new(), |mut text, name| {
+                writeln!(text, "m{name:06} 1").expect("it grows");
+                text
+            })
+        };
+        for quarantine in [false, true] {
+            let mut state = state_with(quarantine);
+            let start = std::time::Instant::now();
+            put(&mut state, "x", &body(0)).expect("accepted");
+            post(&mut state, "x", &body(25_000)).expect("accepted");
+            put(&mut state, "x", "one 1\n").expect("accepted");
+            // Where each family costs what the group holds, it takes minutes.
+            assert!(start.elapsed().as_secs() < 20, "{:?}", start.elapsed());
+        }
     }
 
     #[test]
