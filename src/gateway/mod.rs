@@ -105,8 +105,10 @@ pub fn run(config: GatewayConfig) -> Result<(), GatewayError> {
             info!(address = %listener, "listening");
         }
         serve(config, (store.clone(), telemetry), access, listeners, &workers, shutdown).await;
-        if let Err(error) = store.flush().await {
-            warn!(%error, "what was pushed last, and not answered, may be lost");
+        match tokio::time::timeout(FLUSH_MAX, store.flush()).await {
+            Ok(Ok(())) => {}
+            Ok(Err(error)) => warn!(%error, "what was pushed last, and not answered, may be lost"),
+            Err(_) => warn!("the disk does not answer: what was pushed last, and not answered, may be lost"),
         }
         Ok(())
     });
@@ -133,6 +135,9 @@ fn open_store(config: &GatewayConfig, telemetry: &Telemetry) -> Result<Store, St
     info!(path = %path.display(), groups = store.snapshot().len(), "what was pushed before is there again");
     Ok(store)
 }
+
+/// How long the end waits for the disk.
+const FLUSH_MAX: std::time::Duration = std::time::Duration::from_secs(5);
 
 /// Raises the limit of open descriptors as far as the connections need it and it may be raised.
 fn allow_descriptors(connections: usize) {

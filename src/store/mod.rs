@@ -199,7 +199,7 @@ impl Store {
             None => None,
             Some(journal) => {
                 journal.check().map_err(StoreError::Disk)?;
-                Some(Journal::payload(&change))
+                Some(Journal::payload(&change).map_err(StoreError::Disk)?)
             }
         };
         let Change::Push(push) = change else {
@@ -220,7 +220,8 @@ impl Store {
         match state.push(push, judged) {
             Err(StoreError::Inconsistent(fault)) => {
                 // The failure is noted, and need not be on disk before it is told.
-                let payload = payload.map(|_| Journal::payload(&Change::Failed { key, at }));
+                let failed = Change::Failed { key, at };
+                let payload = payload.and_then(|_| Journal::payload(&failed).ok());
                 let _ = self.recorded(payload);
                 Err(fault.into())
             }

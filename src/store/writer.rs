@@ -92,9 +92,10 @@ impl State {
     }
 
     /// Takes in a group of a snapshot, and leaves what it does not need. It was judged when it was pushed.
-    pub(super) fn restore(&mut self, stored: &mut StoredGroup) {
+    /// Returns false where it cannot be beside another one.
+    pub(super) fn restore(&mut self, stored: &mut StoredGroup) -> bool {
         self.sequence = self.sequence.max(stored.group.sequence);
-        let Ok(slot) = self.add_group(stored.group.clone()) else { return };
+        let Ok(slot) = self.add_group(stored.group.clone()) else { return false };
         let mut group = self.snapshot.group(slot).clone();
         group.families.reserve_exact(stored.families.len());
         self.failed_groups += usize::from(!group.has_succeeded());
@@ -109,6 +110,7 @@ impl State {
         }
         group.families.sort_by(|a, b| a.head.name.cmp(&b.head.name));
         self.snapshot.groups.set(slot as usize, Some(Arc::new(group)));
+        true
     }
 
     /// Exposes what is aside and can be exposed.

@@ -5,11 +5,13 @@
 
 mod gob;
 
+use gob::Value as Gob;
+use tracing::warn;
+
 use super::group::{Group, PUSH_FAILURE_TIME, PUSH_TIME, UnixNanos};
 use super::journal::record::{Exposed, StoredGroup};
 use crate::exposition::{Limits, MetricFamily, Value, protobuf, series};
 use crate::grouping::{GroupingKey, JOB_LABEL};
-use gob::Value as Gob;
 
 /// From the year 1 to 1970, in seconds.
 const UNIX_EPOCH: i64 = 62_135_596_800;
@@ -36,7 +38,11 @@ fn group(stored: &Gob) -> Option<StoredGroup> {
     let (mut succeeded_at, mut failed_at) = (UnixNanos::default(), UnixNanos::default());
     for (name, timestamped) in stored.field("Metrics").map(Gob::entries).unwrap_or_default() {
         let at = timestamped.field("Timestamp").and_then(Gob::bytes).and_then(time).unwrap_or_default();
-        let mut family = family(timestamped.field("GobbableMetricFamily")?.bytes()?)?;
+        let Some(mut family) = family(timestamped.field("GobbableMetricFamily")?.bytes()?) else {
+            // A Pushgateway that checks nothing keeps what nobody can read.
+            warn!(?name, "not imported: a family that cannot be exposed");
+            continue;
+        };
         match name.text()? {
             name if name == PUSH_TIME.0 => succeeded_at = push_time(&family, at),
             name if name == PUSH_FAILURE_TIME.0 => failed_at = push_time(&family, at),

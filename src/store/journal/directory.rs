@@ -2,7 +2,7 @@
 
 use std::fs::{self, DirBuilder, File};
 use std::io;
-use std::os::unix::fs::DirBuilderExt as _;
+use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _};
 use std::path::{Path, PathBuf};
 
 use nix::fcntl::{Flock, FlockArg};
@@ -79,7 +79,12 @@ impl Directory {
         let parent = path.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
         File::open(parent).and_then(|parent| parent.sync_all()).map_err(failed("sync", parent))?;
         let lock = path.join("lock");
-        let file = File::options().create(true).append(true).open(&lock).map_err(failed("open", &lock))?;
+        let file = File::options()
+            .create(true)
+            .append(true)
+            .mode(0o600)
+            .open(&lock)
+            .map_err(failed("open", &lock))?;
         let lock = Flock::lock(file, FlockArg::LockExclusiveNonblock).map_err(|(_, errno)| match errno {
             nix::errno::Errno::EWOULDBLOCK => StorageError::InUse(path.to_owned()),
             errno => StorageError::Io { doing: "lock", path: lock, error: errno.into() },
@@ -136,7 +141,7 @@ impl Directory {
             fs::remove_file(&stale.path)?;
         }
         let path = self.path.join(format!("{SEGMENT}{first:020}"));
-        let file = File::options().create_new(true).append(true).open(path)?;
+        let file = File::options().create_new(true).append(true).mode(0o600).open(path)?;
         self.sync()?;
         Ok(file)
     }

@@ -8,7 +8,7 @@
 const MARK: [u8; 4] = [0xF5, b'j', b'm', b'1'];
 const HEAD_BYTES: usize = 28;
 /// A payload that would be longer is none: no limit on pushes admits it.
-const PAYLOAD_BYTES_MAX: usize = 1 << 30;
+pub(super) const PAYLOAD_BYTES_MAX: usize = 1 << 30;
 
 /// A record on disk.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -54,8 +54,9 @@ impl Journal {
     pub(super) fn open(storage: &Storage, state: &Arc<Mutex<State>>) -> Result<Self> {
         let path = &storage.path;
         let directory = Arc::new(Directory::open(path)?);
-        if let Some(file) = storage.import.as_deref().filter(|file| file.exists())
+        if let Some(file) = storage.import.as_deref()
             && directory.is_new()?
+            && file.try_exists().map_err(failed("look for", file))?
         {
             import(file, &directory, &mut state.lock())?;
         }
@@ -84,8 +85,15 @@ impl Journal {
     }
 
     /// What is to be recorded of a change; made before the change is.
-    pub(super) fn payload(change: &Change) -> Vec<u8> {
-        record::of_change(change)
+    ///
+    /// # Errors
+    /// Where it could not be read again.
+    pub(super) fn payload(change: &Change) -> std::result::Result<Vec<u8>, Arc<str>> {
+        let payload = record::of_change(change);
+        if payload.len() > frame::PAYLOAD_BYTES_MAX {
+            return Err("the push is too large for the journal".into());
+        }
+        Ok(payload)
     }
 
     /// Records a change that was made, in the order in which they are made.
@@ -115,7 +123,10 @@ fn import(file: &Path, directory: &Directory, state: &mut State) -> Result<()> {
     let bytes = std::fs::read(file).map_err(failed("read", file))?;
     let groups = import::groups(&bytes).ok_or_else(|| StorageError::NotOfAPushgateway(file.to_owned()))?;
     for mut group in groups {
-        state.restore(&mut group);
+        if !state.restore(&mut group) {
+            let labels = group.group.key.labels();
+            warn!(?labels, "not imported: another group differs only in labels without value");
+        }
     }
     state.judge_aside();
     let imported = state.snapshot();

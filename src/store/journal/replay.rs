@@ -97,13 +97,14 @@ struct Ahead {
     record: Option<Record>,
 }
 
-/// Frames that are handed over together.
+/// Frames that are handed over together, and about how many bytes of them.
 const AHEAD_LEN: usize = 256;
+const AHEAD_BYTES: usize = 1024 * 1024;
 
 /// Calls `each` with every whole frame from a place on, until there is none; returns that place. Records are decoded by
 /// another thread meanwhile, and what is left of them goes back to it: memory is cheapest to free where it was taken.
 fn whole_frames(bytes: &[u8], begin: usize, mut each: impl FnMut(&mut Ahead) -> Result<()>) -> Result<usize> {
-    let (send, receive) = sync_channel::<Vec<Ahead>>(8);
+    let (send, receive) = sync_channel::<Vec<Ahead>>(2);
     let (give_back, returned) = channel();
     std::thread::scope(|scope| {
         scope.spawn(move || read_ahead(bytes, begin, &send, &returned));
@@ -124,7 +125,12 @@ fn read_ahead(bytes: &[u8], begin: usize, send: &SyncSender<Vec<Ahead>>, returne
     loop {
         returned.try_iter().for_each(drop);
         let mut batch = Vec::with_capacity(AHEAD_LEN);
-        while let Some((frame, after)) = frame::read(rest).filter(|_| batch.len() < AHEAD_LEN) {
+        let (first, mut bytes_ahead) = (rest.len(), 0);
+        while batch.len() < AHEAD_LEN
+            && bytes_ahead < AHEAD_BYTES
+            && let Some((frame, after)) = frame::read(rest)
+        {
+            bytes_ahead = first - after.len();
             let (begin, end) = (bytes.len() - rest.len(), bytes.len() - after.len());
             batch.push(Ahead { begin, end, number: frame.number, record: record::read(frame.payload) });
             rest = after;
@@ -146,7 +152,7 @@ fn read_snapshot(snapshot: &Numbered, damage: Damage, state: &mut State) -> Resu
             match &mut ahead.record {
                 Some(Record::SnapshotBegin { next }) if at == 0 && *next == snapshot.number => {}
                 Some(Record::Group(group)) => {
-                    state.restore(group);
+                    let _ = state.restore(group);
                     groups += 1;
                 }
                 Some(Record::SnapshotEnd { groups: all }) if *all == groups => is_whole = true,

@@ -28,7 +28,7 @@ pub(super) struct Snapshots {
     /// After how many the next one is due.
     due_bytes: u64,
     /// What makes the last one, or has made it.
-    maker: Option<JoinHandle<()>>,
+    maker: Option<JoinHandle<Option<u64>>>,
 }
 
 impl Snapshots {
@@ -42,12 +42,15 @@ impl Snapshots {
     /// Notes that the journal has grown.
     pub(super) fn written(&mut self, bytes: u64, queue: &Queue) {
         self.journal_bytes += bytes;
-        let is_making = self.maker.as_ref().is_some_and(|maker| !maker.is_finished());
-        if self.journal_bytes < self.due_bytes || is_making {
+        if self.maker.as_ref().is_some_and(|maker| !maker.is_finished()) {
             return;
         }
-        // Until it is known how large this one is, the next is due after as much again.
-        self.due_bytes = self.journal_bytes.max(JOURNAL_BYTES_MIN);
+        if let Some(size) = self.maker.take().and_then(|maker| maker.join().ok()).flatten() {
+            self.due_bytes = size.max(JOURNAL_BYTES_MIN);
+        }
+        if self.journal_bytes < self.due_bytes {
+            return;
+        }
         self.journal_bytes = 0;
         let Some((snapshot, next)) = (self.capture)(queue) else { return };
         let directory = self.directory.clone();
@@ -57,8 +60,12 @@ impl Snapshots {
                 if let Err(error) = directory.prune() {
                     warn!(%error, "old files of the journal stay");
                 }
+                Some(bytes)
             }
-            Err(error) => warn!(%error, "a snapshot cannot be written, the journal grows on"),
+            Err(error) => {
+                warn!(%error, "a snapshot cannot be written, the journal grows on");
+                None
+            }
         };
         match thread::Builder::new().name("snapshot".to_owned()).spawn(make) {
             Ok(maker) => self.maker = Some(maker),
@@ -106,6 +113,9 @@ struct Frames<W> {
 
 impl<W: io::Write> Frames<W> {
     fn add(&mut self, payload: &[u8]) -> io::Result<()> {
+        if payload.len() > frame::PAYLOAD_BYTES_MAX {
+            return Err(io::Error::other("a group is too large for a snapshot"));
+        }
         self.number += 1;
         self.frame.clear();
         frame::write(&mut self.frame, Frame { number: self.number, synced: 0, payload });
