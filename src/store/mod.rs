@@ -26,6 +26,7 @@ mod writer;
 
 use std::collections::HashMap;
 use std::sync::Arc;
+use std::time::Duration;
 
 use parking_lot::Mutex;
 
@@ -158,12 +159,16 @@ pub struct Settings {
     pub failed_groups_max: usize,
 }
 
+/// How long a change waits for the disk before it is refused; it may be made all the same.
+const DISK_MAX: Duration = Duration::from_secs(30);
+
 /// Handle to the store; clones share it.
 #[derive(Clone)]
 pub struct Store {
     /// Held to make one change, or to take a snapshot; never across an await.
     state: Arc<Mutex<State>>,
     hash: SeriesHash,
+    quarantine: bool,
     journal: Option<Arc<Journal>>,
 }
 
@@ -175,9 +180,9 @@ pub struct Made(Option<u64>);
 impl Store {
     /// An empty store that lives in memory.
     pub fn new(settings: Settings) -> Self {
-        let hash = SeriesHash::default();
+        let (hash, quarantine) = (SeriesHash::default(), settings.quarantine);
         let state = Arc::new(Mutex::new(State::new(settings, hash.clone())));
-        Self { state, hash, journal: None }
+        Self { state, hash, quarantine, journal: None }
     }
 
     /// A store with all that was recorded in a directory, which records there what comes.
@@ -214,7 +219,8 @@ impl Store {
                 Err(push) => push,
             }
         };
-        let judged = push.judge(&self.hash);
+        // Where contradictions are kept aside, every family is judged when it is about to be exposed.
+        let judged = if self.quarantine { Ok(Vec::new()) } else { push.judge(&self.hash) };
         let (key, at) = (push.key.clone(), push.at);
         let mut state = self.state.lock();
         match state.push(push, judged) {
@@ -242,10 +248,9 @@ impl Store {
         let Made(number) = made;
         let on_disk = self.journal.as_ref().zip(number).map(|(journal, number)| journal.on_disk(number));
         async {
-            match on_disk {
-                Some(on_disk) => on_disk.await.map_err(StoreError::Disk),
-                None => Ok(()),
-            }
+            let Some(on_disk) = on_disk else { return Ok(()) };
+            let slow = || StoreError::Disk("the disk does not answer".into());
+            tokio::time::timeout(DISK_MAX, on_disk).await.map_err(|_| slow())?.map_err(StoreError::Disk)
         }
     }
 

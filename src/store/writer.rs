@@ -61,7 +61,8 @@ impl State {
     pub(super) fn make(&mut self, change: Change) -> Verdict {
         match change {
             Change::Push(push) => self.update(push).or_else(|push| {
-                let judged = push.judge(self.index.hash());
+                let is_judged_later = self.settings.quarantine;
+                let judged = if is_judged_later { Ok(Vec::new()) } else { push.judge(self.index.hash()) };
                 self.push(push, judged)
             }),
             Change::Delete(key) => {

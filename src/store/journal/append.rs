@@ -160,6 +160,7 @@ impl Appender {
 
     /// Writes until no more records come.
     pub(super) fn run(mut self) {
+        let _told = ToldOfPanics(self.queue.clone());
         while let Some(batch) = self.queue.take() {
             let written = self.write(&batch).or_else(|error| self.write_when_it_works(&batch, error));
             if written.is_err() {
@@ -206,6 +207,17 @@ impl Appender {
                 }
                 Err(again) => error = again,
             }
+        }
+    }
+}
+
+/// Refuses changes from when the thread has died, which it never should.
+struct ToldOfPanics(Arc<Queue>);
+
+impl Drop for ToldOfPanics {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            self.0.pending.lock().broken = Some("the journal's thread has died, the log says why".into());
         }
     }
 }

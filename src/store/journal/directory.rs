@@ -71,6 +71,13 @@ pub(super) struct Numbered {
     pub(super) path: PathBuf,
 }
 
+/// Puts a file out of the way, where a person may look at it.
+pub(super) fn put_away(file: &Numbered) -> Result<()> {
+    let name = file.path.file_name().unwrap_or_default().to_string_lossy();
+    let aside = file.path.with_file_name(format!("damaged-{name}"));
+    fs::rename(&file.path, aside).map_err(failed("rename", &file.path))
+}
+
 impl Directory {
     /// Makes it where it is missing, and takes it.
     pub(super) fn open(path: &Path) -> Result<Self> {
@@ -166,9 +173,8 @@ impl Directory {
     pub(super) fn put_away(&self, next: u64) -> Result<()> {
         let old =
             self.segments()?.into_iter().chain(self.snapshots()?.into_iter().filter(|s| s.number != next));
-        for Numbered { path, .. } in old {
-            let name = path.file_name().unwrap_or_default().to_string_lossy();
-            fs::rename(&path, self.path.join(format!("damaged-{name}"))).map_err(failed("rename", &path))?;
+        for file in old {
+            put_away(&file)?;
         }
         self.sync().map_err(failed("sync", &self.path))
     }

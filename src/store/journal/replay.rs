@@ -1,12 +1,13 @@
 //! What is on disk, read again: the newest good snapshot, and all that was recorded after it.
 
 use std::fs::File;
+use std::io;
 use std::path::Path;
 use std::sync::mpsc::{Receiver, SyncSender, channel, sync_channel};
 
 use tracing::{error, warn};
 
-use super::directory::{Directory, Numbered, Result, StorageError, failed};
+use super::directory::{Directory, Numbered, Result, StorageError, failed, put_away};
 use super::frame;
 use super::record::{self, Record};
 use crate::store::writer::State;
@@ -60,7 +61,11 @@ fn snapshot(directory: &Directory, damage: Damage, has_all: bool, state: &mut St
     let mut problem = None;
     for snapshot in snapshots.iter().rev() {
         match read_snapshot(snapshot, Damage::Refused, state) {
-            Ok(()) => return Ok((snapshot.number, false)),
+            Ok(()) => {
+                // Or the next one would be kept beside a bad one, and the good one before it would go.
+                snapshots.iter().filter(|newer| newer.number > snapshot.number).try_for_each(put_away)?;
+                return Ok((snapshot.number, false));
+            }
             Err(damaged @ StorageError::Damaged { .. }) => {
                 error!(%damaged, "a snapshot cannot be used, the one before it is tried");
                 state.clear();
@@ -85,8 +90,15 @@ fn damaged(path: &Path, at: usize, problem: impl Into<String>) -> StorageError {
     StorageError::Damaged { path: path.to_owned(), at: at as u64, problem: problem.into() }
 }
 
+/// Reads a file. A disk that gives an error for a part of it is damage as much as one that gives other bytes.
 fn read_file(path: &Path) -> Result<Vec<u8>> {
-    std::fs::read(path).map_err(failed("read", path))
+    std::fs::read(path).map_err(|error| match error.kind() {
+        io::ErrorKind::NotFound | io::ErrorKind::PermissionDenied | io::ErrorKind::OutOfMemory => {
+            failed("read", path)(error)
+        }
+        _ if error.raw_os_error() == Some(nix::errno::Errno::EMFILE as i32) => failed("read", path)(error),
+        _ => damaged(path, 0, format!("cannot be read: {error}")),
+    })
 }
 
 /// Whole frames one after the other, with the records in them: where each begins, and where the last one ends.
@@ -190,7 +202,14 @@ struct Reading<'a> {
 impl Reading<'_> {
     /// Reads a segment, which `following` goes on; returns how many bytes it had.
     fn segment(&mut self, segment: &Numbered, following: Option<&Numbered>) -> Result<u64> {
-        let bytes = read_file(&segment.path)?;
+        let bytes = match read_file(&segment.path) {
+            Ok(bytes) => bytes,
+            Err(problem @ StorageError::Damaged { .. }) => {
+                self.leave_out(problem)?;
+                return Ok(0);
+            }
+            Err(other) => return Err(other),
+        };
         // After a crash what is read may be in memory only, and from now on it is built upon.
         File::open(&segment.path).and_then(|file| file.sync_all()).map_err(failed("sync", &segment.path))?;
         let mut begin = 0;

@@ -32,7 +32,7 @@ fn make(store: &Store, change: Change) {
             Err(other) => Err(other),
         }
     };
-    let runtime = tokio::runtime::Builder::new_current_thread().build().expect("a runtime");
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build().expect("a runtime");
     runtime.block_on(answer).expect("the disk is well");
 }
 
