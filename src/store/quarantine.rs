@@ -1,7 +1,7 @@
 //! Families that cannot be exposed because others contradict them, where pushes are taken all the same.
 //!
-//! Which of two is exposed does not depend on chance: the one that is exposed already, and when it goes, the one that
-//! its group has had for longest.
+//! Which of two is exposed does not depend on chance: the one that is exposed already, and when it goes, that of the
+//! oldest group.
 
 use std::collections::{BTreeSet, HashMap};
 use std::sync::Arc;

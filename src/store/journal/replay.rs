@@ -75,8 +75,11 @@ fn snapshot(directory: &Directory, damage: Damage, has_all: bool, state: &mut St
         }
     }
     match (problem, snapshots.last()) {
-        // What was imported is in no journal.
-        (Some(_), Some(newest)) if has_all && newest.number > 1 => Ok((1, false)),
+        // The first snapshot, before any record, is of what was imported, and that is in no journal.
+        (Some(_), Some(_)) if has_all && snapshots.iter().all(|snapshot| snapshot.number > 1) => {
+            snapshots.iter().try_for_each(put_away)?;
+            Ok((1, false))
+        }
         (Some(_), Some(newest)) if damage == Damage::LeftOut => {
             read_snapshot(newest, damage, state)?;
             Ok((newest.number, true))

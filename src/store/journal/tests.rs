@@ -190,6 +190,21 @@ fn damage_is_noticed_also_where_records_were_written_together() {
 }
 
 #[test]
+fn a_whole_journal_needs_no_snapshot_but_of_what_was_imported() {
+    let (directory, states) = recorded();
+    let bogus = |number: u64| directory.path().join(format!("snapshot-{number:020}"));
+    fs::write(bogus(5), "damaged").expect("writable");
+    let store = open(directory.path(), Damage::Refused).expect("all of it is in the journal");
+    assert_eq!(exposed(&store), *states.last().expect("there are some"));
+    assert!(!bogus(5).exists(), "nothing relies on it any more");
+    drop(store);
+    for number in [1, 5] {
+        fs::write(bogus(number), "damaged").expect("writable");
+    }
+    assert!(open(directory.path(), Damage::Refused).is_err(), "what was imported would be gone");
+}
+
+#[test]
 fn missing_records_are_noticed() {
     let (directory, _) = recorded();
     let bytes = fs::read(&segments(directory.path())[0]).expect("readable");
