@@ -12,7 +12,7 @@ use super::family::{Metric, MetricFamily, MetricType, SAMPLE_SUFFIXES, Value};
 use super::labels::{Labels, METRIC_NAME_LABEL, RESERVED_PREFIX, Validation, label_renderings, renderings};
 use super::native;
 use super::protobuf::prototext::{describe, describe_labels};
-use super::series::{Fingerprint, Fingerprints, SeriesHash, completed, stripped};
+use super::series::{Fingerprint, Fingerprints, GroupHash, SeriesHash, completed, stripped};
 use super::text::go::quote;
 
 /// Why families cannot be exposed.
@@ -159,11 +159,15 @@ pub fn beside<'a>(
     exposed: &impl Exposed,
     hash: &SeriesHash,
 ) -> Result<(), Inconsistent> {
+    let families = families.into_iter().filter(|(family, _)| !family.metrics.is_empty());
+    // One after the other, because each look is a wait for memory, and so many of them wait at once.
+    let has_series = |series: &[Fingerprint]| series.iter().any(|series| exposed.has_series(*series));
+    let families: Vec<_> = families.map(|(family, series)| (family, has_series(series))).collect();
     let mut check = Check::new(exposed, Some(grouping), hash);
-    for (family, series) in families.into_iter().filter(|(family, _)| !family.metrics.is_empty()) {
+    for (family, has_series) in families {
         if let Err(fault) = check.name_and_type(family) {
             check.faults.add(|| fault);
-        } else if series.iter().any(|fingerprint| exposed.has_series(*fingerprint)) {
+        } else if has_series {
             // Now it matters which.
             check.family(family);
         }
@@ -209,7 +213,9 @@ struct Check<'a, E> {
     exposed: &'a E,
     /// Labels of the group that the families do not have yet.
     grouping: Option<&'a Labels>,
-    hash: &'a SeriesHash,
+    hash: GroupHash<'a>,
+    /// A type for which the group's own labels were found good.
+    bare: Option<MetricType>,
     /// Escaped names of the families judged so far.
     names: HashMap<Cow<'a, str>, (&'a str, MetricType)>,
     series: HashSet<Fingerprint>,
@@ -221,7 +227,8 @@ impl<'a, E: Exposed> Check<'a, E> {
         Self {
             exposed,
             grouping,
-            hash,
+            hash: GroupHash::new(hash, grouping),
+            bare: None,
             names: HashMap::new(),
             series: HashSet::new(),
             faults: Faults::default(),
@@ -326,13 +333,34 @@ impl<'a, E: Exposed> Check<'a, E> {
     }
 
     fn metric(&mut self, family: &MetricFamily, metric: &Metric) -> Result<Fingerprints, Flaw> {
+        self.labels(family, metric)?;
+        if let Value::Histogram(histogram) = &metric.value
+            && let Some(problem) = native::fault(histogram)
+        {
+            return Err(Flaw::BadHistogram(problem));
+        }
+        let fingerprints = self.hash.metric(&family.name, metric.labels.iter());
+        for fingerprint in fingerprints.clone() {
+            if !self.series.insert(fingerprint) || self.exposed.has_series(fingerprint) {
+                return Err(Flaw::DuplicateSeries);
+            }
+        }
+        Ok(fingerprints)
+    }
+
+    fn labels(&mut self, family: &MetricFamily, metric: &Metric) -> Result<(), Flaw> {
+        let bound = family.kind.bound_label();
+        let is_bare = metric.labels.is_empty();
+        if is_bare && self.bare == Some(family.kind) {
+            return Ok(());
+        }
         let labels = all_labels(metric, self.grouping);
         let mut names = HashMap::with_capacity(labels.len());
         for (place, (label, _)) in labels.iter().enumerate() {
             if !Validation::Utf8.is_label_name(label) || label.starts_with(RESERVED_PREFIX) {
                 return Err(Flaw::InvalidLabelName(label.to_owned()));
             }
-            if let Some(bound) = family.kind.bound_label().filter(|bound| *bound == label) {
+            if let Some(bound) = bound.filter(|bound| *bound == label) {
                 return Err(Flaw::ExplicitBound(bound));
             }
             for escaped in label_renderings(label) {
@@ -344,18 +372,10 @@ impl<'a, E: Exposed> Check<'a, E> {
                 }
             }
         }
-        if let Value::Histogram(histogram) = &metric.value
-            && let Some(problem) = native::fault(histogram)
-        {
-            return Err(Flaw::BadHistogram(problem));
+        if is_bare {
+            self.bare = Some(family.kind);
         }
-        let fingerprints = self.hash.fingerprints(&family.name, &labels);
-        for fingerprint in fingerprints.clone() {
-            if !self.series.insert(fingerprint) || self.exposed.has_series(fingerprint) {
-                return Err(Flaw::DuplicateSeries);
-            }
-        }
-        Ok(fingerprints)
+        Ok(())
     }
 }
 

@@ -3,6 +3,8 @@
 use std::borrow::Cow;
 use std::fmt;
 
+use smallvec::SmallVec;
+
 /// The label that holds the metric name inside Prometheus; no sample may carry it itself.
 pub const METRIC_NAME_LABEL: &str = "__name__";
 /// Prefix of label names that Prometheus keeps for itself.
@@ -63,15 +65,16 @@ impl Labels {
     /// # Panics
     /// When the pairs hold more than 4 GiB of text, which no limit on input admits.
     pub fn from_pairs<N: AsRef<str>, V: AsRef<str>>(pairs: impl IntoIterator<Item = (N, V)>) -> Self {
-        let mut text = String::new();
-        let mut ends = Vec::new();
+        // Enough for most, so that it is cut to size once and grows never.
+        let mut text = String::with_capacity(256);
+        let mut ends = SmallVec::<[u32; 32]>::new();
         for (name, value) in pairs {
             for part in [name.as_ref(), value.as_ref()] {
                 text.push_str(part);
                 ends.push(u32::try_from(text.len()).expect("inputs are limited to far less than 4 GiB"));
             }
         }
-        Self { text: text.into_boxed_str(), ends: ends.into_boxed_slice() }
+        Self { text: text.into_boxed_str(), ends: ends[..].into() }
     }
 
     /// The pairs, in order.

@@ -207,7 +207,7 @@ mod read {
         let kind = usize::try_from(number).ok().and_then(|n| TYPES.get(n)).copied();
         let kind = kind.ok_or_else(|| Inconsistent::UnknownType { family: name.clone(), number })?;
         let unit = head.unit.and_then(|unit| String::from_utf8(unit).ok());
-        Ok(MetricFamily { help: help.transpose()?, name, unit, kind, metrics: Vec::new() })
+        Ok(MetricFamily { help: help.transpose()?, name, unit, kind, metrics: Vec::with_capacity(1) })
     }
 
     fn within(metric: &wire::Metric, limits: &Limits) -> Result<(), DecodeError> {

@@ -1,8 +1,11 @@
 //! The labels that a metric is exposed with, and the identity of the series that they make.
 
 use std::borrow::Cow;
+use std::cell::OnceCell;
 use std::collections::HashSet;
 use std::hash::{BuildHasher as _, Hasher as _, RandomState};
+
+use smallvec::SmallVec;
 
 use super::family::{MetricFamily, Value};
 use super::labels::{Escaping, Labels, RENDERINGS, Validation};
@@ -20,41 +23,89 @@ pub struct SeriesHash(RandomState);
 /// The fingerprints of one metric.
 pub type Fingerprints = std::iter::Flatten<std::array::IntoIter<Option<Fingerprint>, 3>>;
 
+/// Identity of a label set, as each scheme renders it.
+type LabelsHash = [u64; RENDERINGS.len()];
+
 impl SeriesHash {
-    /// The fingerprints of a metric, one for each way in which its names are rendered; mostly that is one. Label order does
-    /// not count, nor do labels without value.
-    pub fn fingerprints(&self, family: &str, labels: &Labels) -> Fingerprints {
-        let mut names = labels.iter().map(|(name, _)| name);
-        let is_legacy = Validation::Legacy.is_metric_name(family)
-            && names.all(|name| Validation::Legacy.is_label_name(name));
-        let [first, second, third] = if is_legacy {
-            [Some(self.fingerprint(family, labels, Escaping::Underscores)), None, None]
-        } else {
-            RENDERINGS.map(|escaping| Some(self.fingerprint(family, labels, escaping)))
-        };
-        // What two schemes write alike is one series all the same.
-        let second = second.filter(|_| second != first);
-        let third = third.filter(|_| third != first && third != second);
-        [first, second, third].into_iter().flatten()
+    /// Of the same labels in any order, with and without those that have no value, which to Prometheus are none.
+    fn labels<'l>(&self, labels: impl Iterator<Item = (&'l str, &'l str)> + Clone) -> LabelsHash {
+        let mut names = labels.clone().map(|(name, _)| name);
+        if names.all(|name| Validation::Legacy.is_label_name(name)) {
+            return [self.labels_as(labels, Escaping::Underscores); RENDERINGS.len()];
+        }
+        RENDERINGS.map(|escaping| self.labels_as(labels.clone(), escaping))
     }
 
-    fn fingerprint(&self, family: &str, labels: &Labels, escaping: Escaping) -> Fingerprint {
-        let mut pairs: Vec<(Cow<'_, str>, &str)> = labels
-            .iter()
-            .filter(|(_, value)| !value.is_empty())
-            .map(|(name, value)| (escaping.escape_label(name), value))
-            .collect();
+    fn labels_as<'l>(&self, labels: impl Iterator<Item = (&'l str, &'l str)>, escaping: Escaping) -> u64 {
+        let with_value = labels.filter(|(_, value)| !value.is_empty());
+        let mut pairs: SmallVec<[(Cow<'l, str>, &str); 8]> =
+            with_value.map(|(name, value)| (escaping.escape_label(name), value)).collect();
         pairs.sort_unstable();
         let mut hash = self.0.build_hasher();
-        hash.write(escaping.escape(family).as_bytes());
         for (name, value) in &pairs {
             // 0xFF is in no UTF-8 text, so the parts cannot run into each other.
-            hash.write(b"\xff");
             hash.write(name.as_bytes());
             hash.write(b"\xff");
             hash.write(value.as_bytes());
+            hash.write(b"\xff");
         }
         hash.finish()
+    }
+
+    /// Of a metric, one for each way in which its names are rendered; mostly that is one.
+    fn series(&self, family: &str, labels: LabelsHash) -> Fingerprints {
+        let of = |escaping: Escaping, labels: u64| {
+            let mut hash = self.0.build_hasher();
+            hash.write(escaping.escape(family).as_bytes());
+            hash.write_u64(labels);
+            Some(hash.finish())
+        };
+        let [first, second, third] = labels;
+        let first = of(RENDERINGS[0], first);
+        if Validation::Legacy.is_metric_name(family) && labels.iter().all(|hash| *hash == labels[0]) {
+            return [first, None, None].into_iter().flatten();
+        }
+        // What two schemes write alike is one series all the same.
+        let second = of(RENDERINGS[1], second).filter(|second| Some(*second) != first);
+        let third = of(RENDERINGS[2], third).filter(|third| Some(*third) != first && Some(*third) != second);
+        [first, second, third].into_iter().flatten()
+    }
+}
+
+/// Gives the series of one group their fingerprints: most of them have the group's labels and no others.
+#[derive(Debug)]
+pub struct GroupHash<'a> {
+    hash: &'a SeriesHash,
+    /// Labels that the group gives to each metric, if there is a group.
+    grouping: Option<&'a Labels>,
+    bare: OnceCell<LabelsHash>,
+}
+
+impl<'a> GroupHash<'a> {
+    /// For the metrics of a group, or for metrics that have all their labels.
+    pub fn new(hash: &'a SeriesHash, grouping: Option<&'a Labels>) -> Self {
+        Self { hash, grouping, bare: OnceCell::new() }
+    }
+
+    /// The fingerprints of a metric that has these labels of its own.
+    pub fn metric<'s>(
+        &'s self,
+        family: &str,
+        own: impl Iterator<Item = (&'s str, &'s str)> + Clone,
+    ) -> Fingerprints {
+        let grouping: Option<&'s Labels> = self.grouping;
+        let grouping = || grouping.into_iter().flat_map(Labels::iter);
+        let labels = if own.clone().next().is_none() {
+            *self.bare.get_or_init(|| self.hash.labels(grouping()))
+        } else {
+            self.hash.labels(grouping().chain(own))
+        };
+        self.hash.series(family, labels)
+    }
+
+    /// The fingerprints of all metrics of a family.
+    pub fn family(&self, family: &MetricFamily) -> Vec<Fingerprint> {
+        family.metrics.iter().flat_map(|metric| self.metric(&family.name, metric.labels.iter())).collect()
     }
 }
 
@@ -90,7 +141,7 @@ pub(super) fn stripped(labels: &Labels, names: &[&str]) -> Labels {
 
 /// All labels of a metric: its own, those of its group, and an `instance`; by name.
 pub fn completed<'a>(own: impl Iterator<Item = (&'a str, &'a str)>, grouping: &'a Labels) -> Labels {
-    let mut pairs: Vec<_> = grouping.iter().chain(own).collect();
+    let mut pairs: SmallVec<[_; 16]> = grouping.iter().chain(own).collect();
     if !pairs.iter().any(|(name, _)| *name == INSTANCE_LABEL) {
         pairs.push((INSTANCE_LABEL, ""));
     }

@@ -29,7 +29,7 @@ use tokio::sync::Notify;
 use tracing::{info, warn};
 
 use crate::config::{Consistency, GatewayConfig, StorageConfig};
-use crate::store::{Damage, Settings, Storage, StorageError, Store, UnixNanos};
+use crate::store::{Damage, Rules, Settings, Storage, StorageError, Store, UnixNanos};
 use access::{Access, AccessError};
 use listen::{ListenError, Listener};
 use load::Load;
@@ -118,12 +118,12 @@ pub fn run(config: GatewayConfig) -> Result<(), GatewayError> {
 }
 
 fn open_store(config: &GatewayConfig, telemetry: &Telemetry) -> Result<Store, StorageError> {
-    let settings = Settings {
-        own: telemetry.own_types(),
+    let rules = Rules {
         quarantine: config.consistency == Consistency::Quarantined,
         groups_max: config.limits.groups,
         failed_groups_max: config.limits.failed_groups,
     };
+    let settings = Settings { own: telemetry.own_types(), rules };
     let Some(StorageConfig { path, repair, import }) = config.storage.clone() else {
         warn!(
             "pushed metrics are kept in memory only and are lost when the gateway ends, see --storage.path"

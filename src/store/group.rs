@@ -7,7 +7,7 @@ use smallvec::SmallVec;
 
 use super::metric::StoredMetric;
 use crate::exposition::check::Inconsistent;
-use crate::exposition::series::completed;
+use crate::exposition::series::{Fingerprint, GroupHash, SeriesHash, completed};
 use crate::exposition::{Head, Labels, Metric, MetricFamily, MetricType, Value, native};
 use crate::grouping::GroupingKey;
 
@@ -150,6 +150,13 @@ impl StoredFamily {
             && self.metrics.iter().zip(&family.metrics).all(|(stored, new)| {
                 new.timestamp_ms.is_none() && stored.has_shape_of(new) && is_good(&new.value)
             })
+    }
+
+    /// The fingerprints of its series.
+    pub(super) fn fingerprints(&self, key: &GroupingKey, hash: &SeriesHash) -> Vec<Fingerprint> {
+        let hash = GroupHash::new(hash, Some(key.labels()));
+        let of = |metric: &StoredMetric| hash.metric(&self.head.name, metric.own_labels());
+        self.metrics.iter().flat_map(of).collect()
     }
 
     /// The family without the labels that its group gives.

@@ -5,11 +5,11 @@ use std::sync::Arc;
 
 use hashbrown::HashTable;
 
-use super::group::{Group, PUSH_FAILURE_TIME, PUSH_TIME, Slot};
+use super::group::{Group, PUSH_FAILURE_TIME, PUSH_TIME, Slot, StoredFamily};
+use crate::exposition::MetricType;
 use crate::exposition::check::{self, Exposed, Inconsistent};
 use crate::exposition::labels::renderings;
-use crate::exposition::series::{Fingerprint, SeriesHash, completed};
-use crate::exposition::{Metric, MetricFamily, MetricType};
+use crate::exposition::series::{Fingerprint, Fingerprints, GroupHash, SeriesHash};
 use crate::grouping::GroupingKey;
 
 /// The index over all exposed families.
@@ -55,31 +55,25 @@ impl Index {
         &self.hash
     }
 
-    /// The fingerprints of a family's series, which has not got the labels of its group.
-    pub(super) fn fingerprints(&self, key: &GroupingKey, family: &MetricFamily) -> Vec<Fingerprint> {
-        let of = |metric: &Metric| {
-            self.hash.fingerprints(&family.name, &completed(metric.labels.iter(), key.labels()))
-        };
-        family.metrics.iter().flat_map(of).collect()
-    }
-
     /// Takes a group in.
     ///
     /// # Errors
     /// Where another group's labels differ only in labels without value: to Prometheus they are the same.
     pub(super) fn add_group(&mut self, slot: Slot, group: &Group) -> Result<(), Inconsistent> {
-        let time = group.push_time();
-        let fingerprints = self.hash.fingerprints(PUSH_TIME.0, &time.labels);
+        let fingerprints = self.of_group(group);
         if fingerprints.clone().any(|fingerprint| self.owner(fingerprint).is_some()) {
-            return Err(check::duplicate(PUSH_TIME.0, &time));
+            return Err(check::duplicate(PUSH_TIME.0, &group.push_time()));
         }
         fingerprints.for_each(|fingerprint| self.add_series(fingerprint, slot));
         Ok(())
     }
 
     pub(super) fn remove_group(&mut self, group: &Group) {
-        let fingerprints = self.hash.fingerprints(PUSH_TIME.0, &group.labels());
-        fingerprints.for_each(|fingerprint| self.remove_series(fingerprint));
+        self.of_group(group).for_each(|fingerprint| self.remove_series(fingerprint));
+    }
+
+    fn of_group(&self, group: &Group) -> Fingerprints {
+        GroupHash::new(&self.hash, Some(group.key.labels())).metric(PUSH_TIME.0, std::iter::empty())
     }
 
     fn owner(&self, fingerprint: Fingerprint) -> Option<Slot> {
@@ -112,9 +106,9 @@ impl Index {
         series.iter().for_each(|fingerprint| self.add_series(*fingerprint, slot));
     }
 
-    /// Takes out a family of a group, which is given with all its labels.
-    pub(super) fn remove(&mut self, family: &MetricFamily) {
-        for escaped in renderings(&family.name) {
+    /// Takes out a family of a group.
+    pub(super) fn remove(&mut self, key: &GroupingKey, family: &StoredFamily) {
+        for escaped in renderings(&family.head.name) {
             if let Some(entry) = self.names.get_mut(&*escaped) {
                 entry.groups -= 1;
                 if entry.groups == 0 {
@@ -122,10 +116,8 @@ impl Index {
                 }
             }
         }
-        for metric in &family.metrics {
-            let fingerprints = self.hash.fingerprints(&family.name, &metric.labels);
-            fingerprints.for_each(|fingerprint| self.remove_series(fingerprint));
-        }
+        let series = family.fingerprints(key, &self.hash);
+        series.into_iter().for_each(|fingerprint| self.remove_series(fingerprint));
     }
 
     /// Takes everything out but the gateway's own.

@@ -29,9 +29,20 @@ impl OwnLabels {
         Self(bytes.into_boxed_slice())
     }
 
-    fn iter(&self) -> impl Iterator<Item = (&str, &str)> {
-        let mut rest = &self.0[..];
-        std::iter::from_fn(move || Some((part(&mut rest)?, part(&mut rest)?)))
+    fn iter(&self) -> Pairs<'_> {
+        Pairs(&self.0)
+    }
+}
+
+/// What is left of [`OwnLabels`].
+#[derive(Clone)]
+struct Pairs<'a>(&'a [u8]);
+
+impl<'a> Iterator for Pairs<'a> {
+    type Item = (&'a str, &'a str);
+
+    fn next(&mut self) -> Option<Self::Item> {
+        Some((part(&mut self.0)?, part(&mut self.0)?))
     }
 }
 
@@ -99,9 +110,11 @@ fn lines(value: &Value) -> usize {
 }
 
 impl StoredMetric {
-    /// Takes in a metric that has been stripped of what its group gives it.
-    pub(super) fn new(metric: Metric) -> Self {
-        Self { labels: OwnLabels::new(&metric.labels), value: metric.value.into() }
+    /// Takes in a metric that has been stripped of what its group gives it. Its value is gone then, and the rest of it is
+    /// for the caller to free.
+    pub(super) fn new(metric: &mut Metric) -> Self {
+        let value = std::mem::replace(&mut metric.value, Value::Untyped(0.0));
+        Self { labels: OwnLabels::new(&metric.labels), value: value.into() }
     }
 
     /// The metric without the labels that its group gives.
@@ -113,6 +126,11 @@ impl StoredMetric {
     /// The metric with the labels that it is exposed with.
     pub(super) fn to_metric(&self, kind: MetricType, key: &GroupingKey) -> Metric {
         Metric { labels: self.all_labels(key), value: self.value.to_value(kind), timestamp_ms: None }
+    }
+
+    /// The labels that its group does not give it.
+    pub(super) fn own_labels(&self) -> impl Iterator<Item = (&str, &str)> + Clone {
+        self.labels.iter()
     }
 
     /// The labels that it is exposed with.
@@ -163,8 +181,9 @@ mod tests {
         let key = GroupingKey::new("x", [("a", "1")]);
         for pairs in [vec![], vec![("b", ""), ("z", "\u{3a0}\n\"")], vec![("l", &*"v".repeat(1000))]] {
             let labels = Labels::from_pairs(pairs);
-            let metric = Metric { labels: labels.clone(), value: Value::counter(-0.0), timestamp_ms: None };
-            let mut stored = StoredMetric::new(metric);
+            let mut metric =
+                Metric { labels: labels.clone(), value: Value::counter(-0.0), timestamp_ms: None };
+            let mut stored = StoredMetric::new(&mut metric);
             assert!(stored.has_labels(&labels) && !stored.has_labels(&Labels::from_pairs([("q", "")])));
             let all = stored.to_metric(MetricType::Counter, &key);
             assert_eq!(all.labels, completed(labels.iter(), key.labels()));

@@ -105,6 +105,10 @@ impl Push {
         }
     }
 
+    fn has_family(&self, name: &str) -> bool {
+        self.families.binary_search_by(|family| family.name.as_str().cmp(name)).is_ok()
+    }
+
     /// Judges it by itself. This is the costly part, and no part of the writer's work.
     fn judge(&self, hash: &SeriesHash) -> Judged {
         check::alone(&self.families, self.key.labels(), hash)
@@ -151,6 +155,13 @@ type Verdict = Result<(), StoreError>;
 pub struct Settings {
     /// Names and types of families that the gateway exposes itself, which pushes must not contradict.
     pub own: HashMap<String, MetricType>,
+    /// What is taken.
+    pub rules: Rules,
+}
+
+/// What a store takes.
+#[derive(Debug, Clone, Copy)]
+pub struct Rules {
     /// What becomes of pushes that contradict others: refused, or taken and kept aside as far as they do.
     pub quarantine: bool,
     /// Groups there may be.
@@ -180,7 +191,7 @@ pub struct Made(Option<u64>);
 impl Store {
     /// An empty store that lives in memory.
     pub fn new(settings: Settings) -> Self {
-        let (hash, quarantine) = (SeriesHash::default(), settings.quarantine);
+        let (hash, quarantine) = (SeriesHash::default(), settings.rules.quarantine);
         let state = Arc::new(Mutex::new(State::new(settings, hash.clone())));
         Self { state, hash, quarantine, journal: None }
     }
@@ -207,26 +218,24 @@ impl Store {
                 Some(Journal::payload(&change).map_err(StoreError::Disk)?)
             }
         };
-        let Change::Push(push) = change else {
+        let Change::Push(mut push) = change else {
             let mut state = self.state.lock();
             state.make(change)?;
             return Ok(self.recorded(payload));
         };
-        let push = {
+        {
             let mut state = self.state.lock();
-            match state.update(push) {
-                Ok(()) => return Ok(self.recorded(payload)),
-                Err(push) => push,
+            if state.update(&mut push) {
+                return Ok(self.recorded(payload));
             }
-        };
+        }
         // Where contradictions are kept aside, every family is judged when it is about to be exposed.
         let judged = if self.quarantine { Ok(Vec::new()) } else { push.judge(&self.hash) };
-        let (key, at) = (push.key.clone(), push.at);
         let mut state = self.state.lock();
-        match state.push(push, judged) {
+        match state.push(&mut push, &judged) {
             Err(StoreError::Inconsistent(fault)) => {
                 // The failure is noted, and need not be on disk before it is told.
-                let failed = Change::Failed { key, at };
+                let failed = Change::Failed { key: push.key.clone(), at: push.at };
                 let payload = payload.and_then(|_| Journal::payload(&failed).ok());
                 let _ = self.recorded(payload);
                 Err(fault.into())

@@ -1,5 +1,6 @@
 //! The only one that changes the store: check → apply, one change after the other.
 
+use std::borrow::Cow;
 use std::collections::{BTreeMap, BTreeSet, HashSet};
 use std::sync::Arc;
 
@@ -13,10 +14,10 @@ use super::metric::StoredMetric;
 use super::quarantine::{Candidate, Quarantine};
 use super::segments::Source;
 use super::snapshot::{PUSH_FAILURE_TIME_NUMBER, PUSH_TIME_NUMBER, Snapshot, family_bytes, segments_mut};
-use super::{Change, Push, PushMode, Settings, StoreError, Verdict};
-use crate::exposition::MetricFamily;
+use super::{Change, Push, PushMode, Rules, Settings, StoreError, Verdict};
 use crate::exposition::check::{self, Inconsistent};
 use crate::exposition::series::{Fingerprint, SeriesHash};
+use crate::exposition::{MetricFamily, Value};
 use crate::grouping::GroupingKey;
 
 /// What a push was found to be by itself: sound, with the fingerprints of each family's series, or not.
@@ -29,7 +30,7 @@ pub(super) struct State {
     free_slots: Vec<Slot>,
     index: Index,
     quarantine: Quarantine,
-    settings: Settings,
+    rules: Rules,
     /// Groups that no push was ever taken for.
     failed_groups: usize,
     /// Counts the groups that ever came to be.
@@ -42,12 +43,17 @@ impl State {
             snapshot: Snapshot::default(),
             slots: HashMap::new(),
             free_slots: Vec::new(),
-            index: Index::new(settings.own.clone(), hash),
+            index: Index::new(settings.own, hash),
             quarantine: Quarantine::default(),
-            settings,
+            rules: settings.rules,
             failed_groups: 0,
             sequence: 0,
         }
+    }
+
+    /// How the state tells series from one another.
+    pub(super) fn hash(&self) -> &SeriesHash {
+        self.index.hash()
     }
 
     /// The state as it is now.
@@ -60,17 +66,20 @@ impl State {
     /// Makes a change.
     pub(super) fn make(&mut self, change: Change) -> Verdict {
         match change {
-            Change::Push(push) => self.update(push).or_else(|push| {
-                let is_judged_later = self.settings.quarantine;
+            Change::Push(mut push) => {
+                if self.update(&mut push) {
+                    return Ok(());
+                }
+                let is_judged_later = self.rules.quarantine;
                 let judged = if is_judged_later { Ok(Vec::new()) } else { push.judge(self.index.hash()) };
-                self.push(push, judged)
-            }),
+                self.push(&mut push, &judged)
+            }
             Change::Delete(key) => {
                 self.delete(&key);
                 Ok(())
             }
             Change::Failed { key, at } => {
-                self.fail(key, at);
+                self.fail(&key, at);
                 Ok(())
             }
             Change::Wipe => {
@@ -80,15 +89,19 @@ impl State {
         }
     }
 
-    /// Makes a change that was answered for before the gateway ended: it is taken again, whatever limits there are now, and
+    /// Makes a push that was answered for before the gateway ended: it is taken again, whatever limits there are now, and
     /// kept aside as far as something contradicts it now.
-    pub(super) fn replay(&mut self, change: Change) -> Verdict {
-        let settings = self.settings.clone();
-        if matches!(change, Change::Push(_)) {
-            (self.settings.groups_max, self.settings.quarantine) = (usize::MAX, true);
+    pub(super) fn push_again(&mut self, push: &mut Push, judged: &Judged) -> Verdict {
+        if self.update(push) {
+            return Ok(());
         }
-        let verdict = self.make(change);
-        self.settings = settings;
+        let rules = self.rules;
+        self.rules = Rules { groups_max: usize::MAX, quarantine: true, ..rules };
+        let verdict = match judged {
+            Ok(series) if self.judge(push, series).is_ok() => self.apply(push, series),
+            _ => self.push(push, &Ok(Vec::new())),
+        };
+        self.rules = rules;
         verdict
     }
 
@@ -102,9 +115,8 @@ impl State {
         self.failed_groups += usize::from(!group.has_succeeded());
         for (family, pushed_at, exposed) in &mut stored.families {
             match exposed {
-                Exposed::Yes => {
-                    let series = self.index.fingerprints(&group.key, family);
-                    group.families.push(self.put_in(slot, &group, family, &series, *pushed_at));
+                Exposed::Yes(series) => {
+                    group.families.push(self.put_in(slot, &group, family, series, *pushed_at));
                 }
                 Exposed::No => group.families.push(self.put_aside(&group, family, *pushed_at).0),
             }
@@ -126,24 +138,21 @@ impl State {
     }
 
     /// Makes a push that brings new values for series that its group has already, and nothing else: there is nothing to be
-    /// checked about them.
-    ///
-    /// # Errors
-    /// The push, if it is another one.
-    pub(super) fn update(&mut self, push: Push) -> Result<(), Push> {
-        let Some(slot) = self.slots.get(&push.key).copied() else { return Err(push) };
+    /// checked about them. Returns whether it was such a push; its values are gone then.
+    pub(super) fn update(&mut self, push: &mut Push) -> bool {
+        let Some(slot) = self.slots.get(&push.key).copied() else { return false };
         if !push.is_update_of(self.snapshot.group(slot)) {
-            return Err(push);
+            return false;
         }
         let Snapshot { groups, exposed, .. } = &mut self.snapshot;
         let group = groups.get_mut(slot as usize).and_then(Option::as_mut).expect("it was just there");
         let group = Arc::make_mut(group);
-        for family in push.families {
+        for family in &mut push.families {
             let Some(stored) = group.family_mut(&family.name) else { continue };
             stored.pushed_at = push.at;
             let mut changes = false;
-            for (metric, new) in stored.metrics.iter_mut().zip(family.metrics) {
-                changes |= metric.set(new.value);
+            for (metric, new) in stored.metrics.iter_mut().zip(&mut family.metrics) {
+                changes |= metric.set(std::mem::replace(&mut new.value, Value::Untyped(0.0)));
             }
             if changes && let Place::Exposed(number) = stored.head.place {
                 segments_mut(exposed, number).touch(slot);
@@ -151,31 +160,34 @@ impl State {
         }
         group.succeeded_at = push.at;
         segments_mut(exposed, PUSH_TIME_NUMBER).touch(slot);
-        Ok(())
+        true
     }
 
-    /// Makes a push that was judged by itself.
-    pub(super) fn push(&mut self, push: Push, judged: Judged) -> Verdict {
-        let judged = if self.settings.quarantine {
+    /// Makes a push that was judged by itself. Its values are gone then; what is left of it is for the caller to free, who
+    /// need not hold the store for that.
+    pub(super) fn push(&mut self, push: &mut Push, judged: &Judged) -> Verdict {
+        let judged = if self.rules.quarantine {
             // Every family is judged when it is about to be exposed.
-            push.without_timestamps().map(|()| Vec::new())
+            push.without_timestamps().map(|()| &[][..])
         } else {
-            judged.and_then(|series| self.judge(&push, &series).map(|()| series))
+            judged
+                .as_ref()
+                .map_err(Clone::clone)
+                .and_then(|series| self.judge(push, series).map(|()| &series[..]))
         };
         match judged {
             Ok(series) => self.apply(push, series),
             Err(fault) => {
-                self.fail(push.key, push.at);
+                self.fail(&push.key, push.at);
                 // Who wants no checks is told of none.
-                if self.settings.quarantine { Ok(()) } else { Err(fault.into()) }
+                if self.rules.quarantine { Ok(()) } else { Err(fault.into()) }
             }
         }
     }
 
     /// Judges a push beside what is exposed.
     fn judge(&self, push: &Push, series: &[Vec<Fingerprint>]) -> Result<(), Inconsistent> {
-        let names: HashSet<&str> = push.families.iter().map(|family| family.name.as_str()).collect();
-        let replaced = |name: &str| push.mode == PushMode::ReplaceGroup || names.contains(name);
+        let replaced = |name: &str| push.mode == PushMode::ReplaceGroup || push.has_family(name);
         let slot = self.slots.get(&push.key).copied();
         let group = slot.map(|slot| (slot, self.snapshot.group(slot)));
         let families = push.families.iter().zip(series.iter().map(Vec::as_slice));
@@ -184,26 +196,27 @@ impl State {
 
     /// Takes a push that was judged. Where there is a quarantine, its series are not known yet: every family starts aside,
     /// and what fits beside the rest is let out.
-    fn apply(&mut self, push: Push, series: Vec<Vec<Fingerprint>>) -> Verdict {
-        let (slot, mut group) = self.group(push.key, push.at)?;
-        let old = self.take_out_replaced(slot, &mut group, push.mode, &push.families);
+    fn apply(&mut self, push: &mut Push, series: &[Vec<Fingerprint>]) -> Verdict {
+        let (slot, mut group) = self.group(&push.key, push.at)?;
+        let replaced = |name: &str| push.mode == PushMode::ReplaceGroup || push.has_family(name);
+        let old = self.take_out_replaced(slot, &mut group, replaced);
         let mut freed: BTreeSet<Arc<str>> = old.keys().cloned().collect();
         let mut candidates = BTreeSet::new();
         let mut fresh = Vec::with_capacity(push.families.len());
-        let mut series = series.into_iter();
-        for mut family in push.families {
+        let mut series = series.iter().map(|series| Cow::Borrowed(&series[..]));
+        for family in &mut push.families {
             // A family without metrics is not kept: it would expose nothing and only bar its name.
             let series = series.next();
             if family.metrics.is_empty() {
                 continue;
             }
             let before = old.get(family.name.as_str());
-            let exposed = series.or_else(|| self.goes_on(&group.key, before?, &family));
+            let exposed = series.or_else(|| self.goes_on(&group.key, before?, family).map(Cow::Owned));
             if let Some(series) = exposed {
                 freed.remove(family.name.as_str());
-                fresh.push(self.put_in(slot, &group, &mut family, &series, push.at));
+                fresh.push(self.put_in(slot, &group, family, &series, push.at));
             } else {
-                let (stored, candidate) = self.put_aside(&group, &mut family, push.at);
+                let (stored, candidate) = self.put_aside(&group, family, push.at);
                 fresh.push(stored);
                 candidates.insert(candidate);
             }
@@ -226,19 +239,11 @@ impl State {
         &mut self,
         slot: Slot,
         group: &mut Group,
-        mode: PushMode,
-        families: &[MetricFamily],
+        is_replaced: impl Fn(&str) -> bool,
     ) -> BTreeMap<Arc<str>, StoredFamily> {
-        let all = std::mem::take(&mut group.families);
-        let replaced: Vec<StoredFamily> = match mode {
-            PushMode::ReplaceGroup => all,
-            PushMode::ReplaceFamilies => {
-                let names: HashSet<&str> = families.iter().map(|family| family.name.as_str()).collect();
-                let (replaced, kept) = all.into_iter().partition(|family| names.contains(&*family.head.name));
-                group.families = kept;
-                replaced
-            }
-        };
+        let all = std::mem::take(&mut group.families).into_iter();
+        let (replaced, kept): (Vec<_>, _) = all.partition(|family| is_replaced(&family.head.name));
+        group.families = kept;
         let taken = replaced.into_iter().filter_map(|stored| self.take_out(slot, group, stored));
         taken.map(|stored| (stored.head.name.clone(), stored)).collect()
     }
@@ -251,10 +256,8 @@ impl State {
         }
         let series = self.judge_alone(key, new).ok()?;
         let has: HashSet<_> = series.iter().collect();
-        let old = old.to_family(key);
-        let fingerprints = |labels| self.index.hash().fingerprints(&old.name, labels);
-        let mut had = old.metrics.iter().flat_map(|metric| fingerprints(&metric.labels));
-        had.all(|fingerprint| has.contains(&fingerprint)).then_some(series)
+        let had = old.fingerprints(key, self.index.hash());
+        had.iter().all(|fingerprint| has.contains(fingerprint)).then_some(series)
     }
 
     /// Judges a family that is not exposed, beside all that is.
@@ -273,7 +276,7 @@ impl State {
         let Some(slot) = self.slots.remove(key) else { return };
         let mut group = self.snapshot.group(slot).clone();
         self.failed_groups = self.failed_groups.saturating_sub(usize::from(!group.has_succeeded()));
-        let old = self.take_out_replaced(slot, &mut group, PushMode::ReplaceGroup, &[]);
+        let old = self.take_out_replaced(slot, &mut group, |_| true);
         self.drop_empty(old.values());
         self.snapshot.take_times(slot);
         self.index.remove_group(&group);
@@ -293,10 +296,10 @@ impl State {
     }
 
     /// Notes a failure. A group that cannot be, or that would be one too many, is not made for its sake.
-    fn fail(&mut self, key: GroupingKey, at: UnixNanos) {
-        let slot = match self.slots.get(&key) {
+    fn fail(&mut self, key: &GroupingKey, at: UnixNanos) {
+        let slot = match self.slots.get(key) {
             Some(slot) => *slot,
-            None if self.failed_groups >= self.settings.failed_groups_max => return,
+            None if self.failed_groups >= self.rules.failed_groups_max => return,
             None => {
                 let Ok((slot, _)) = self.group(key, at) else { return };
                 self.failed_groups += 1;
@@ -309,16 +312,16 @@ impl State {
     }
 
     /// A copy of the group to change, or a new one, which is stored already.
-    fn group(&mut self, key: GroupingKey, at: UnixNanos) -> Result<(Slot, Group), StoreError> {
-        if let Some(slot) = self.slots.get(&key) {
+    fn group(&mut self, key: &GroupingKey, at: UnixNanos) -> Result<(Slot, Group), StoreError> {
+        if let Some(slot) = self.slots.get(key) {
             return Ok((*slot, self.snapshot.group(*slot).clone()));
         }
         let groups = self.snapshot.len();
-        if groups >= self.settings.groups_max {
+        if groups >= self.rules.groups_max {
             return Err(StoreError::TooManyGroups(groups));
         }
         self.sequence += 1;
-        let slot = self.add_group(Group::new(key, at, self.sequence))?;
+        let slot = self.add_group(Group::new(key.clone(), at, self.sequence))?;
         Ok((slot, self.snapshot.group(slot).clone()))
     }
 
@@ -345,7 +348,7 @@ impl State {
             self.quarantine.remove(&Candidate::new(group, &stored.head.name));
             return None;
         };
-        self.index.remove(&stored.to_family(&group.key));
+        self.index.remove(&group.key, &stored);
         let bytes = stored.text_bytes(&group.key);
         let exposed = segments_mut(&mut self.snapshot.exposed, number);
         exposed.remove(slot, bytes);
@@ -375,8 +378,7 @@ impl State {
         let Snapshot { groups, exposed, .. } = &mut self.snapshot;
         let exposed = segments_mut(exposed, number);
         let head = exposed.adopt(family, number);
-        let metrics: SmallVec<_> =
-            std::mem::take(&mut family.metrics).into_iter().map(StoredMetric::new).collect();
+        let metrics: SmallVec<_> = family.metrics.iter_mut().map(StoredMetric::new).collect();
         let stored = StoredFamily { head, pushed_at, metrics };
         let bytes = stored.text_bytes(&group.key);
         let bytes_of =
@@ -396,7 +398,7 @@ impl State {
         let name: Arc<str> = family.name.as_str().into();
         let place = Place::Aside(Inconsistent::NotJudged);
         let head = Arc::new(StoredHead::new(family, name.clone(), place));
-        let metrics = std::mem::take(&mut family.metrics).into_iter().map(StoredMetric::new).collect();
+        let metrics = family.metrics.iter_mut().map(StoredMetric::new).collect();
         let candidate = Candidate::new(group, &name);
         self.quarantine.insert(&candidate);
         (StoredFamily { head, pushed_at, metrics }, candidate)
@@ -447,8 +449,8 @@ mod tests {
 
     fn state_with(quarantine: bool) -> State {
         let own = HashMap::from([("own_total".to_owned(), MetricType::Counter)]);
-        let settings = Settings { own, quarantine, groups_max: 10, failed_groups_max: 2 };
-        State::new(settings, SeriesHash::default())
+        let rules = Rules { quarantine, groups_max: 10, failed_groups_max: 2 };
+        State::new(Settings { own, rules }, SeriesHash::default())
     }
 
     fn push(state: &mut State, mode: PushMode, job: &str, body: &str) -> Result<(), String> {
@@ -782,7 +784,7 @@ mod tests {
             quarantine in any::<bool>(),
         ) {
             let mut state = state_with(quarantine);
-            state.settings.groups_max = 100;
+            state.rules.groups_max = 100;
             let mut before = state.snapshot();
             for (group, post, families) in changes {
                 let job = format!("job{}", group % 20);

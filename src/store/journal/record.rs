@@ -2,9 +2,11 @@
 
 use prost::Message as _;
 
+use crate::exposition::series::{Fingerprint, GroupHash, SeriesHash};
 use crate::exposition::{Limits, MetricFamily, protobuf};
 use crate::grouping::{GroupingKey, JOB_LABEL};
 use crate::store::group::{Group, StoredFamily, UnixNanos};
+use crate::store::writer::Judged;
 use crate::store::{Change, Push, PushMode};
 
 /// A label.
@@ -87,7 +89,9 @@ struct GroupEntry {
 /// A record.
 #[derive(Debug)]
 pub(super) enum Record {
-    /// A change of the store.
+    /// A push, and what it was found to be by itself.
+    Push(Push, Judged),
+    /// Another change of the store.
     Change(Change),
     /// A group of a snapshot.
     Group(StoredGroup),
@@ -107,10 +111,10 @@ pub(in crate::store) struct StoredGroup {
 }
 
 /// Whether a family is exposed.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, PartialEq, Eq)]
 pub(in crate::store) enum Exposed {
-    /// It is.
-    Yes,
+    /// It is, and its series have these fingerprints.
+    Yes(Vec<Fingerprint>),
     /// Others contradict it.
     No,
 }
@@ -180,26 +184,30 @@ pub(super) fn of_snapshot_end(groups: u64) -> Vec<u8> {
 }
 
 /// Reads a payload; nothing where it is none of this version.
-pub(super) fn read(payload: &[u8]) -> Option<Record> {
+pub(super) fn read(payload: &[u8], hash: &SeriesHash) -> Option<Record> {
     Some(match Entry::decode(payload).ok()?.kind? {
-        Kind::Push(push) => Record::Change(Change::Push(Push {
-            key: key(push.key)?,
-            families: families(&push.families)?,
-            mode: if push.replace_group { PushMode::ReplaceGroup } else { PushMode::ReplaceFamilies },
-            at: UnixNanos(push.at),
-        })),
+        Kind::Push(push) => {
+            let push = Push {
+                key: key(push.key)?,
+                families: families(&push.families)?,
+                mode: if push.replace_group { PushMode::ReplaceGroup } else { PushMode::ReplaceFamilies },
+                at: UnixNanos(push.at),
+            };
+            let judged = push.judge(hash);
+            Record::Push(push, judged)
+        }
         Kind::Delete(entry) => Record::Change(Change::Delete(key(entry.key)?)),
         Kind::Failed(entry) => {
             Record::Change(Change::Failed { key: key(entry.key)?, at: UnixNanos(entry.at) })
         }
         Kind::Wipe(_) => Record::Change(Change::Wipe),
-        Kind::Group(entry) => Record::Group(group(entry)?),
+        Kind::Group(entry) => Record::Group(group(entry, hash)?),
         Kind::SnapshotBegin(next) => Record::SnapshotBegin { next },
         Kind::SnapshotEnd(groups) => Record::SnapshotEnd { groups },
     })
 }
 
-fn group(entry: GroupEntry) -> Option<StoredGroup> {
+fn group(entry: GroupEntry, hash: &SeriesHash) -> Option<StoredGroup> {
     let mut group = Group::new(key(entry.key)?, UnixNanos(entry.since), entry.sequence);
     group.succeeded_at = UnixNanos(entry.succeeded_at);
     group.failed_at = UnixNanos(entry.failed_at);
@@ -208,9 +216,13 @@ fn group(entry: GroupEntry) -> Option<StoredGroup> {
         return None;
     }
     let about = entry.pushed_at.into_iter().map(UnixNanos).zip(entry.aside);
-    let families = families
-        .into_iter()
-        .zip(about)
-        .map(|(family, (at, aside))| (family, at, if aside { Exposed::No } else { Exposed::Yes }));
-    Some(StoredGroup { group, families: families.collect() })
+    let hash = GroupHash::new(hash, Some(group.key.labels()));
+    let exposed = |family: &MetricFamily, aside| {
+        if aside { Exposed::No } else { Exposed::Yes(hash.family(family)) }
+    };
+    let families = families.into_iter().zip(about).map(|(family, (at, aside))| {
+        let exposed = exposed(&family, aside);
+        (family, at, exposed)
+    });
+    Some(StoredGroup { families: families.collect(), group })
 }

@@ -10,6 +10,7 @@ use tracing::{error, warn};
 use super::directory::{Directory, Numbered, Result, StorageError, failed, put_away};
 use super::frame;
 use super::record::{self, Record};
+use crate::exposition::series::SeriesHash;
 use crate::store::writer::State;
 
 /// What becomes of what cannot be read.
@@ -118,11 +119,16 @@ const AHEAD_BYTES: usize = 1024 * 1024;
 
 /// Calls `each` with every whole frame from a place on, until there is none; returns that place. Records are decoded by
 /// another thread meanwhile, and what is left of them goes back to it: memory is cheapest to free where it was taken.
-fn whole_frames(bytes: &[u8], begin: usize, mut each: impl FnMut(&mut Ahead) -> Result<()>) -> Result<usize> {
+fn whole_frames(
+    bytes: &[u8],
+    begin: usize,
+    hash: &SeriesHash,
+    mut each: impl FnMut(&mut Ahead) -> Result<()>,
+) -> Result<usize> {
     let (send, receive) = sync_channel::<Vec<Ahead>>(2);
     let (give_back, returned) = channel();
     std::thread::scope(|scope| {
-        scope.spawn(move || read_ahead(bytes, begin, &send, &returned));
+        scope.spawn(move || read_ahead(bytes, begin, hash, &send, &returned));
         let mut end = begin;
         for mut batch in receive {
             for ahead in &mut batch {
@@ -135,7 +141,13 @@ fn whole_frames(bytes: &[u8], begin: usize, mut each: impl FnMut(&mut Ahead) -> 
     })
 }
 
-fn read_ahead(bytes: &[u8], begin: usize, send: &SyncSender<Vec<Ahead>>, returned: &Receiver<Vec<Ahead>>) {
+fn read_ahead(
+    bytes: &[u8],
+    begin: usize,
+    hash: &SeriesHash,
+    send: &SyncSender<Vec<Ahead>>,
+    returned: &Receiver<Vec<Ahead>>,
+) {
     let mut rest = &bytes[begin..];
     loop {
         returned.try_iter().for_each(drop);
@@ -147,7 +159,8 @@ fn read_ahead(bytes: &[u8], begin: usize, send: &SyncSender<Vec<Ahead>>, returne
         {
             bytes_ahead = first - after.len();
             let (begin, end) = (bytes.len() - rest.len(), bytes.len() - after.len());
-            batch.push(Ahead { begin, end, number: frame.number, record: record::read(frame.payload) });
+            let record = record::read(frame.payload, hash);
+            batch.push(Ahead { begin, end, number: frame.number, record });
             rest = after;
         }
         // Where nobody takes it any more, something was wrong with a record.
@@ -160,9 +173,10 @@ fn read_ahead(bytes: &[u8], begin: usize, send: &SyncSender<Vec<Ahead>>, returne
 /// Reads a snapshot. Where damage is left out, it takes what there is.
 fn read_snapshot(snapshot: &Numbered, damage: Damage, state: &mut State) -> Result<()> {
     let bytes = read_file(&snapshot.path)?;
+    let hash = state.hash().clone();
     let (mut begin, mut groups, mut is_whole) = (0, 0, false);
     loop {
-        begin = whole_frames(&bytes, begin, |ahead| {
+        begin = whole_frames(&bytes, begin, &hash, |ahead| {
             let at = ahead.begin;
             match &mut ahead.record {
                 Some(Record::SnapshotBegin { next }) if at == 0 && *next == snapshot.number => {}
@@ -215,9 +229,10 @@ impl Reading<'_> {
         };
         // After a crash what is read may be in memory only, and from now on it is built upon.
         File::open(&segment.path).and_then(|file| file.sync_all()).map_err(failed("sync", &segment.path))?;
+        let hash = self.state.hash().clone();
         let mut begin = 0;
         loop {
-            begin = whole_frames(&bytes, begin, |ahead| self.record(segment, ahead))?;
+            begin = whole_frames(&bytes, begin, &hash, |ahead| self.record(segment, ahead))?;
             let rest = &bytes[begin..];
             // A frame tells what was on disk before it was written: if that is more than can be read, this was, too, and has
             // been answered for. So was what comes before another segment.
@@ -249,12 +264,21 @@ impl Reading<'_> {
             self.leave_out(damaged(&segment.path, at, problem))?;
         }
         self.next = number.saturating_add(1);
-        let Some(Record::Change(change)) = ahead.record.take() else {
-            let problem = format!("record {number} is none that this version knows");
-            return self.leave_out(damaged(&segment.path, at, problem));
+        let verdict = match &mut ahead.record {
+            // What is left of it goes back to where it was read.
+            Some(Record::Push(push, judged)) => self.state.push_again(push, judged),
+            record => {
+                let Some(Record::Change(change)) = record.take() else {
+                    let problem = format!("record {number} is none that this version knows");
+                    return self.leave_out(damaged(&segment.path, at, problem));
+                };
+                self.state.make(change)
+            }
         };
-        // What was answered is taken again, whatever limits there are now.
-        let _ = self.state.replay(change);
+        if let Err(fault) = verdict {
+            // It was answered, so this is a fault of this program or comes of a version that takes less.
+            error!(file = %segment.path.display(), at, %fault, "left out, it cannot be taken again");
+        }
         Ok(())
     }
 

@@ -8,10 +8,11 @@ use super::*;
 use crate::exposition::{Compression, Format, Validation, text};
 use crate::grouping::GroupingKey;
 use crate::store::expose::expose;
-use crate::store::{Push, PushMode, Settings, Store, StoreError, UnixNanos};
+use crate::store::{Push, PushMode, Rules, Settings, Store, StoreError, UnixNanos};
 
 fn settings() -> Settings {
-    Settings { own: HashMap::new(), quarantine: false, groups_max: 1000, failed_groups_max: 10 }
+    let rules = Rules { quarantine: false, groups_max: 1000, failed_groups_max: 10 };
+    Settings { own: HashMap::new(), rules }
 }
 
 fn open(path: &Path, damage: Damage) -> std::result::Result<Store, StorageError> {
