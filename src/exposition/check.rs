@@ -144,6 +144,8 @@ pub fn alone(
         return Err(Inconsistent::Timestamps);
     }
     let mut check = Check::new(&Nothing, Some(grouping), hash);
+    check.names.reserve(families.len());
+    check.series.reserve(families.len());
     let fingerprints = families.iter().map(|family| check.family(family)).collect();
     check.faults.into_result()?;
     Ok(fingerprints)

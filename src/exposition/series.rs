@@ -3,7 +3,7 @@
 use std::borrow::Cow;
 use std::cell::OnceCell;
 use std::collections::HashSet;
-use std::hash::{BuildHasher as _, Hasher as _, RandomState};
+use std::hash::{BuildHasher as _, Hash, Hasher as _, RandomState};
 
 use smallvec::SmallVec;
 
@@ -27,6 +27,11 @@ pub type Fingerprints = std::iter::Flatten<std::array::IntoIter<Option<Fingerpri
 type LabelsHash = [u64; RENDERINGS.len()];
 
 impl SeriesHash {
+    /// The hash of anything.
+    pub fn of(&self, any: impl Hash) -> u64 {
+        self.0.hash_one(any)
+    }
+
     /// Of the same labels in any order, with and without those that have no value, which to Prometheus are none.
     fn labels<'l>(&self, labels: impl Iterator<Item = (&'l str, &'l str)> + Clone) -> LabelsHash {
         let mut names = labels.clone().map(|(name, _)| name);

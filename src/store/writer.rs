@@ -91,13 +91,14 @@ impl State {
 
     /// Makes a push that was answered for before the gateway ended: it is taken again, whatever limits there are now, and
     /// kept aside as far as something contradicts it now.
-    pub(super) fn push_again(&mut self, push: &mut Push, judged: &Judged) -> Verdict {
+    pub(super) fn push_again(&mut self, push: &mut Push, judged: Option<&Judged>) -> Verdict {
         if self.update(push) {
             return Ok(());
         }
+        let judged = judged.map_or_else(|| Cow::Owned(push.judge(self.hash())), Cow::Borrowed);
         let rules = self.rules;
         self.rules = Rules { groups_max: usize::MAX, quarantine: true, ..rules };
-        let verdict = match judged {
+        let verdict = match &*judged {
             Ok(series) if self.judge(push, series).is_ok() => self.apply(push, series),
             _ => self.push(push, &Ok(Vec::new())),
         };

@@ -1,5 +1,7 @@
 //! What is recorded: changes, and in snapshots whole groups. Protocol buffers, so that later versions can add to it.
 
+use std::collections::HashSet;
+
 use prost::Message as _;
 
 use crate::exposition::series::{Fingerprint, GroupHash, SeriesHash};
@@ -89,8 +91,8 @@ struct GroupEntry {
 /// A record.
 #[derive(Debug)]
 pub(super) enum Record {
-    /// A push, and what it was found to be by itself.
-    Push(Push, Judged),
+    /// A push, and what it was found to be by itself, where it was judged.
+    Push(Push, Option<Judged>),
     /// Another change of the store.
     Change(Change),
     /// A group of a snapshot.
@@ -183,28 +185,49 @@ pub(super) fn of_snapshot_end(groups: u64) -> Vec<u8> {
     encode(Kind::SnapshotEnd(groups))
 }
 
-/// Reads a payload; nothing where it is none of this version.
-pub(super) fn read(payload: &[u8], hash: &SeriesHash) -> Option<Record> {
-    Some(match Entry::decode(payload).ok()?.kind? {
-        Kind::Push(push) => {
-            let push = Push {
-                key: key(push.key)?,
-                families: families(&push.families)?,
-                mode: if push.replace_group { PushMode::ReplaceGroup } else { PushMode::ReplaceFamilies },
-                at: UnixNanos(push.at),
-            };
-            let judged = push.judge(hash);
-            Record::Push(push, judged)
-        }
-        Kind::Delete(entry) => Record::Change(Change::Delete(key(entry.key)?)),
-        Kind::Failed(entry) => {
-            Record::Change(Change::Failed { key: key(entry.key)?, at: UnixNanos(entry.at) })
-        }
-        Kind::Wipe(_) => Record::Change(Change::Wipe),
-        Kind::Group(entry) => Record::Group(group(entry, hash)?),
-        Kind::SnapshotBegin(next) => Record::SnapshotBegin { next },
-        Kind::SnapshotEnd(groups) => Record::SnapshotEnd { groups },
-    })
+/// Reads payloads.
+pub(super) struct Reader {
+    hash: SeriesHash,
+    /// Groups that it has met. What is pushed to them again are new values mostly, which nobody needs to judge.
+    met: HashSet<u64>,
+}
+
+impl Reader {
+    pub(super) fn new(hash: SeriesHash) -> Self {
+        Self { hash, met: HashSet::new() }
+    }
+
+    /// Reads a payload; nothing where it is none of this version.
+    pub(super) fn read(&mut self, payload: &[u8]) -> Option<Record> {
+        Some(match Entry::decode(payload).ok()?.kind? {
+            Kind::Push(push) => {
+                let push = Push {
+                    key: key(push.key)?,
+                    families: families(&push.families)?,
+                    mode: if push.replace_group { PushMode::ReplaceGroup } else { PushMode::ReplaceFamilies },
+                    at: UnixNanos(push.at),
+                };
+                let judged = self.is_new(&push.key).then(|| push.judge(&self.hash));
+                Record::Push(push, judged)
+            }
+            Kind::Delete(entry) => Record::Change(Change::Delete(key(entry.key)?)),
+            Kind::Failed(entry) => {
+                Record::Change(Change::Failed { key: key(entry.key)?, at: UnixNanos(entry.at) })
+            }
+            Kind::Wipe(_) => Record::Change(Change::Wipe),
+            Kind::Group(entry) => {
+                let group = group(entry, &self.hash)?;
+                self.is_new(&group.group.key);
+                Record::Group(group)
+            }
+            Kind::SnapshotBegin(next) => Record::SnapshotBegin { next },
+            Kind::SnapshotEnd(groups) => Record::SnapshotEnd { groups },
+        })
+    }
+
+    fn is_new(&mut self, key: &GroupingKey) -> bool {
+        self.met.insert(self.hash.of(key))
+    }
 }
 
 fn group(entry: GroupEntry, hash: &SeriesHash) -> Option<StoredGroup> {

@@ -9,8 +9,7 @@ use tracing::{error, warn};
 
 use super::directory::{Directory, Numbered, Result, StorageError, failed, put_away};
 use super::frame;
-use super::record::{self, Record};
-use crate::exposition::series::SeriesHash;
+use super::record::{Reader, Record};
 use crate::store::writer::State;
 
 /// What becomes of what cannot be read.
@@ -36,7 +35,8 @@ pub(super) struct End {
 pub(super) fn replay(directory: &Directory, damage: Damage, state: &mut State) -> Result<End> {
     let segments = directory.segments()?;
     let has_all = segments.first().is_some_and(|first| first.number == 1);
-    let (next, was_damaged) = snapshot(directory, damage, has_all, state)?;
+    let mut reader = Reader::new(state.hash().clone());
+    let (next, was_damaged) = snapshot(directory, damage, has_all, &mut reader, state)?;
     let mut reading = Reading { next, damage, was_damaged, state };
     let mut journal_bytes = 0;
     for (at, segment) in segments.iter().enumerate() {
@@ -50,18 +50,24 @@ pub(super) fn replay(directory: &Directory, damage: Damage, state: &mut State) -
             // All of it is in the snapshot.
             continue;
         }
-        journal_bytes += reading.segment(segment, following)?;
+        journal_bytes += reading.segment(&mut reader, segment, following)?;
     }
     Ok(End { next: reading.next, was_damaged: reading.was_damaged, journal_bytes })
 }
 
 /// Reads the newest snapshot that is good, and returns the first record that is not in it, and whether something was left
 /// out. Where the journal `has_all` records, none is needed.
-fn snapshot(directory: &Directory, damage: Damage, has_all: bool, state: &mut State) -> Result<(u64, bool)> {
+fn snapshot(
+    directory: &Directory,
+    damage: Damage,
+    has_all: bool,
+    reader: &mut Reader,
+    state: &mut State,
+) -> Result<(u64, bool)> {
     let snapshots = directory.snapshots()?;
     let mut problem = None;
     for snapshot in snapshots.iter().rev() {
-        match read_snapshot(snapshot, Damage::Refused, state) {
+        match read_snapshot(snapshot, Damage::Refused, reader, state) {
             Ok(()) => {
                 // Or the next one would be kept beside a bad one, and the good one before it would go.
                 snapshots.iter().filter(|newer| newer.number > snapshot.number).try_for_each(put_away)?;
@@ -82,7 +88,7 @@ fn snapshot(directory: &Directory, damage: Damage, has_all: bool, state: &mut St
             Ok((1, false))
         }
         (Some(_), Some(newest)) if damage == Damage::LeftOut => {
-            read_snapshot(newest, damage, state)?;
+            read_snapshot(newest, damage, reader, state)?;
             Ok((newest.number, true))
         }
         (Some(problem), _) => Err(problem),
@@ -122,13 +128,13 @@ const AHEAD_BYTES: usize = 1024 * 1024;
 fn whole_frames(
     bytes: &[u8],
     begin: usize,
-    hash: &SeriesHash,
+    reader: &mut Reader,
     mut each: impl FnMut(&mut Ahead) -> Result<()>,
 ) -> Result<usize> {
     let (send, receive) = sync_channel::<Vec<Ahead>>(2);
     let (give_back, returned) = channel();
     std::thread::scope(|scope| {
-        scope.spawn(move || read_ahead(bytes, begin, hash, &send, &returned));
+        scope.spawn(move || read_ahead(bytes, begin, reader, &send, &returned));
         let mut end = begin;
         for mut batch in receive {
             for ahead in &mut batch {
@@ -144,7 +150,7 @@ fn whole_frames(
 fn read_ahead(
     bytes: &[u8],
     begin: usize,
-    hash: &SeriesHash,
+    reader: &mut Reader,
     send: &SyncSender<Vec<Ahead>>,
     returned: &Receiver<Vec<Ahead>>,
 ) {
@@ -159,7 +165,7 @@ fn read_ahead(
         {
             bytes_ahead = first - after.len();
             let (begin, end) = (bytes.len() - rest.len(), bytes.len() - after.len());
-            let record = record::read(frame.payload, hash);
+            let record = reader.read(frame.payload);
             batch.push(Ahead { begin, end, number: frame.number, record });
             rest = after;
         }
@@ -171,12 +177,11 @@ fn read_ahead(
 }
 
 /// Reads a snapshot. Where damage is left out, it takes what there is.
-fn read_snapshot(snapshot: &Numbered, damage: Damage, state: &mut State) -> Result<()> {
+fn read_snapshot(snapshot: &Numbered, damage: Damage, reader: &mut Reader, state: &mut State) -> Result<()> {
     let bytes = read_file(&snapshot.path)?;
-    let hash = state.hash().clone();
     let (mut begin, mut groups, mut is_whole) = (0, 0, false);
     loop {
-        begin = whole_frames(&bytes, begin, &hash, |ahead| {
+        begin = whole_frames(&bytes, begin, reader, |ahead| {
             let at = ahead.begin;
             match &mut ahead.record {
                 Some(Record::SnapshotBegin { next }) if at == 0 && *next == snapshot.number => {}
@@ -218,7 +223,12 @@ struct Reading<'a> {
 
 impl Reading<'_> {
     /// Reads a segment, which `following` goes on; returns how many bytes it had.
-    fn segment(&mut self, segment: &Numbered, following: Option<&Numbered>) -> Result<u64> {
+    fn segment(
+        &mut self,
+        reader: &mut Reader,
+        segment: &Numbered,
+        following: Option<&Numbered>,
+    ) -> Result<u64> {
         let bytes = match read_file(&segment.path) {
             Ok(bytes) => bytes,
             Err(problem @ StorageError::Damaged { .. }) => {
@@ -229,10 +239,9 @@ impl Reading<'_> {
         };
         // After a crash what is read may be in memory only, and from now on it is built upon.
         File::open(&segment.path).and_then(|file| file.sync_all()).map_err(failed("sync", &segment.path))?;
-        let hash = self.state.hash().clone();
         let mut begin = 0;
         loop {
-            begin = whole_frames(&bytes, begin, &hash, |ahead| self.record(segment, ahead))?;
+            begin = whole_frames(&bytes, begin, reader, |ahead| self.record(segment, ahead))?;
             let rest = &bytes[begin..];
             // A frame tells what was on disk before it was written: if that is more than can be read, this was, too, and has
             // been answered for. So was what comes before another segment.
@@ -266,7 +275,7 @@ impl Reading<'_> {
         self.next = number.saturating_add(1);
         let verdict = match &mut ahead.record {
             // What is left of it goes back to where it was read.
-            Some(Record::Push(push, judged)) => self.state.push_again(push, judged),
+            Some(Record::Push(push, judged)) => self.state.push_again(push, judged.as_ref()),
             record => {
                 let Some(Record::Change(change)) = record.take() else {
                     let problem = format!("record {number} is none that this version knows");
