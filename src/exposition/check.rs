@@ -384,7 +384,7 @@ impl<'a, E: Exposed> Check<'a, E> {
 fn all_labels<'m>(metric: &'m Metric, grouping: Option<&Labels>) -> Cow<'m, Labels> {
     match grouping {
         None => Cow::Borrowed(&metric.labels),
-        Some(grouping) => Cow::Owned(completed(metric.labels.iter(), grouping)),
+        Some(grouping) => Cow::Owned(Labels::from_pairs(completed(metric.labels.iter(), grouping))),
     }
 }
 
@@ -420,7 +420,7 @@ impl Inconsistent {
         match self {
             Self::WrongValue { family, labels, kind } => {
                 let names: Vec<&str> = grouping.iter().map(|(name, _)| name).collect();
-                let labels = completed(stripped(&labels, &names).iter(), grouping);
+                let labels = Labels::from_pairs(completed(stripped(&labels, &names).iter(), grouping));
                 Self::WrongValue { family, labels, kind }
             }
             other => other,

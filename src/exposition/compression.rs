@@ -27,7 +27,12 @@ pub struct Checksum {
 
 impl Checksum {
     fn of(plain: &[u8]) -> Self {
-        Self { crc: crc32fast::hash(plain), plain_bytes: plain.len() }
+        Self { crc: crc32fast::hash(plain), ..Self::of_plain(plain) }
+    }
+
+    /// Of what nobody checks.
+    pub fn of_plain(plain: &[u8]) -> Self {
+        Self { crc: 0, plain_bytes: plain.len() }
     }
 
     /// Takes in what follows.
@@ -54,27 +59,6 @@ impl Compression {
         }
     }
 
-    /// A piece as it stands in a stream, whatever stands before it and behind it: blocks of deflate that end with a byte and
-    /// look back at nothing before them, or a frame of its own (RFC 8878, section 3.1).
-    pub fn compress(self, piece: Vec<u8>) -> (Vec<u8>, Checksum) {
-        let checksum = match self {
-            Self::Gzip => Checksum::of(&piece),
-            Self::Identity | Self::Zstd => Checksum { crc: 0, plain_bytes: piece.len() },
-        };
-        let bytes = match self {
-            Self::Identity => piece,
-            Self::Gzip => {
-                let out = Vec::with_capacity(piece.len() / 8);
-                let mut encoder = DeflateEncoder::new(out, flate2::Compression::fast());
-                encoder.write_all(&piece).and_then(|()| encoder.flush()).expect("a Vec takes every write");
-                std::mem::take(encoder.get_mut())
-            }
-            Self::Zstd => zstd::encode_all(&piece[..], zstd::DEFAULT_COMPRESSION_LEVEL)
-                .expect("a Vec takes every write"),
-        };
-        (bytes, checksum)
-    }
-
     /// What a stream begins with.
     pub fn begin(self) -> &'static [u8] {
         match self {
@@ -96,6 +80,56 @@ impl Compression {
     }
 }
 
+/// Compresses piece after piece, in the same room.
+pub struct Compressor {
+    compression: Compression,
+    deflate: DeflateEncoder<Vec<u8>>,
+    zstd: Option<zstd::bulk::Compressor<'static>>,
+    out: Vec<u8>,
+}
+
+impl Compressor {
+    /// For pieces of one stream.
+    pub fn new(compression: Compression) -> Self {
+        let zstd = (compression == Compression::Zstd)
+            .then(|| zstd::bulk::Compressor::new(zstd::DEFAULT_COMPRESSION_LEVEL))
+            .and_then(Result::ok);
+        let deflate = DeflateEncoder::new(Vec::new(), flate2::Compression::fast());
+        Self { compression, deflate, zstd, out: Vec::new() }
+    }
+
+    /// How it compresses.
+    pub fn compression(&self) -> Compression {
+        self.compression
+    }
+
+    /// A piece as it stands in a stream, whatever stands before it and behind it: blocks of deflate that end with a byte and
+    /// look back at nothing before them, or a frame of its own (RFC 8878, section 3.1).
+    pub fn compress<'a>(&'a mut self, piece: &'a [u8]) -> (&'a [u8], Checksum) {
+        match self.compression {
+            Compression::Identity => (piece, Checksum::of_plain(piece)),
+            Compression::Gzip => {
+                self.deflate.write_all(piece).and_then(|()| self.deflate.flush()).expect(TAKES_ALL);
+                std::mem::swap(&mut self.out, self.deflate.get_mut());
+                // The end of the stream goes into what was swapped in, and is not wanted.
+                let mut ended = self.deflate.reset(Vec::new()).expect(TAKES_ALL);
+                ended.clear();
+                *self.deflate.get_mut() = ended;
+                (&self.out, Checksum::of(piece))
+            }
+            Compression::Zstd => {
+                self.out.clear();
+                self.out.reserve(zstd::zstd_safe::compress_bound(piece.len()));
+                let zstd = self.zstd.as_mut().expect("it was made for this");
+                zstd.compress_to_buffer(piece, &mut self.out).expect(TAKES_ALL);
+                (&self.out, Checksum::of_plain(piece))
+            }
+        }
+    }
+}
+
+const TAKES_ALL: &str = "a Vec takes every write";
+
 #[cfg(test)]
 mod tests {
     use std::io::Read as _;
@@ -107,8 +141,9 @@ mod tests {
         let pieces = [b"a".repeat(100_000), Vec::new(), b"aaaa".to_vec(), (0..=255).collect()];
         let mut all = Checksum::default();
         let mut stream = Compression::Gzip.begin().to_vec();
+        let mut compressor = Compressor::new(Compression::Gzip);
         for piece in &pieces {
-            let (bytes, checksum) = Compression::Gzip.compress(piece.clone());
+            let (bytes, checksum) = compressor.compress(piece);
             stream.extend(bytes);
             all.append(checksum);
         }

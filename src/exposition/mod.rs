@@ -18,7 +18,7 @@ pub mod registry;
 pub mod series;
 pub mod text;
 
-pub use compression::{Checksum, Compression};
+pub use compression::{Checksum, Compression, Compressor};
 pub use family::{Metric, MetricFamily, MetricType, Value};
 pub use format::{Format, Head, Syntax};
 pub use labels::{Labels, Validation};

@@ -145,13 +145,16 @@ pub(super) fn stripped(labels: &Labels, names: &[&str]) -> Labels {
 }
 
 /// All labels of a metric: its own, those of its group, and an `instance`; by name.
-pub fn completed<'a>(own: impl Iterator<Item = (&'a str, &'a str)>, grouping: &'a Labels) -> Labels {
-    let mut pairs: SmallVec<[_; 16]> = grouping.iter().chain(own).collect();
+pub fn completed<'a>(
+    own: impl Iterator<Item = (&'a str, &'a str)>,
+    grouping: &'a Labels,
+) -> SmallVec<[(&'a str, &'a str); 8]> {
+    let mut pairs: SmallVec<_> = grouping.iter().chain(own).collect();
     if !pairs.iter().any(|(name, _)| *name == INSTANCE_LABEL) {
         pairs.push((INSTANCE_LABEL, ""));
     }
     pairs.sort_by_key(|(name, _)| *name);
-    Labels::from_pairs(pairs)
+    pairs
 }
 
 fn keep_last<T>(items: &mut Vec<T>, bound: impl Fn(&T) -> f64) {

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use bytes::Bytes;
 
 use super::group::exposition_order;
-use super::segments::{FamilySegments, Segment};
+use super::segments::{FamilySegments, Renderer, Segment};
 use super::snapshot::Snapshot;
 use crate::exposition::{Checksum, Compression, Format, Head, Metric, MetricFamily};
 
@@ -19,7 +19,7 @@ pub fn expose(
     format: Format,
     compression: Compression,
 ) -> Vec<Bytes> {
-    let mut out = Pieces::new(compression);
+    let mut out = Pieces::new(format, compression);
     let mut own: BTreeMap<&str, &MetricFamily> = own.iter().map(|family| (&*family.name, family)).collect();
     for (name, exposed) in snapshot.exposed().filter(|(_, exposed)| !exposed.is_empty()) {
         let later = own.split_off(name);
@@ -36,7 +36,7 @@ pub fn expose(
 }
 
 struct Pieces {
-    compression: Compression,
+    renderer: Renderer,
     sent: Vec<Bytes>,
     /// Of all that is sent.
     checksum: Checksum,
@@ -45,20 +45,21 @@ struct Pieces {
 }
 
 impl Pieces {
-    fn new(compression: Compression) -> Self {
+    fn new(format: Format, compression: Compression) -> Self {
         let sent = vec![Bytes::from_static(compression.begin())];
-        Self { compression, sent, checksum: Checksum::default(), small: Vec::new() }
+        Self {
+            renderer: Renderer::new(format, compression),
+            sent,
+            checksum: Checksum::default(),
+            small: Vec::new(),
+        }
     }
 
     fn family(&mut self, snapshot: &Snapshot, exposed: &FamilySegments, format: Format) {
         let Some(head) = exposed.exposed_head() else { return };
-        let compression = |segment: &Segment| {
-            if segment.is_small() { Compression::Identity } else { self.compression }
-        };
-        let segments = exposed.segments().iter();
-        let rendered: Vec<_> = segments
-            .map(|segment| (segment, exposed.rendered(segment, snapshot, format, compression(segment))))
-            .collect();
+        let renderer = &mut self.renderer;
+        let rendered = |segment| (segment, exposed.rendered(segment, snapshot, renderer));
+        let rendered: Vec<(&Segment, _)> = exposed.segments().iter().map(rendered).collect();
         let metrics_bytes = rendered.iter().map(|(_, rendered)| rendered.checksum.plain_bytes).sum();
         format.open(&mut self.small, head, metrics_bytes);
         for (segment, rendered) in rendered {
@@ -76,7 +77,7 @@ impl Pieces {
     fn own(&mut self, format: Format, family: &MetricFamily) {
         if !family.metrics.is_empty() {
             let mut metrics: Vec<&Metric> = family.metrics.iter().collect();
-            metrics.sort_by(|a, b| exposition_order(&a.labels, &b.labels));
+            metrics.sort_by(|a, b| exposition_order(a.labels.iter(), b.labels.iter()));
             format.encode(&mut self.small, Head::of(family), metrics.into_iter());
             self.send_small_if_large();
         }
@@ -99,9 +100,10 @@ impl Pieces {
 
     fn send_small(&mut self) {
         if !self.small.is_empty() {
-            let piece = std::mem::take(&mut self.small);
-            let (bytes, checksum) = self.compression.compress(piece);
-            self.send(bytes.into(), checksum);
+            let (bytes, checksum) = self.renderer.compressor.compress(&self.small);
+            let bytes = Bytes::copy_from_slice(bytes);
+            self.small.clear();
+            self.send(bytes, checksum);
         }
     }
 
@@ -112,7 +114,8 @@ impl Pieces {
 
     fn finish(mut self) -> Vec<Bytes> {
         self.send_small();
-        self.sent.push(self.compression.end(self.checksum).into());
+        let compression = self.renderer.compressor.compression();
+        self.sent.push(compression.end(self.checksum).into());
         self.sent
     }
 }

@@ -238,7 +238,7 @@ impl Group {
 
     /// The labels of a metric that has none of its own.
     pub(super) fn labels(&self) -> Labels {
-        completed(std::iter::empty(), self.key.labels())
+        Labels::from_pairs(completed(std::iter::empty(), self.key.labels()))
     }
 
     /// Whether a push was ever taken.
@@ -257,6 +257,15 @@ impl Group {
 
     pub(super) fn family(&self, name: &str) -> Option<&StoredFamily> {
         self.find(name).ok().map(|at| &self.families[at])
+    }
+
+    /// The family of a name, looked for where it was in another group first: groups are much alike.
+    pub(super) fn family_near(&self, name: &str, place: &mut usize) -> Option<&StoredFamily> {
+        let near = self.families.get(*place).filter(|family| *family.head.name == *name);
+        near.or_else(|| {
+            *place = self.find(name).ok()?;
+            self.families.get(*place)
+        })
     }
 
     pub(super) fn family_mut(&mut self, name: &str) -> Option<&mut StoredFamily> {
@@ -284,11 +293,11 @@ impl Group {
 }
 
 /// The order of metrics in a family: by the number of labels and then by their values, as client_golang has it.
-pub(super) fn exposition_order(a: &Labels, b: &Labels) -> Ordering {
-    let values = |labels: &Labels| labels.len();
-    values(a)
-        .cmp(&values(b))
-        .then_with(|| a.iter().map(|(_, value)| value).cmp(b.iter().map(|(_, value)| value)))
+pub(super) fn exposition_order<'a>(
+    a: impl ExactSizeIterator<Item = (&'a str, &'a str)>,
+    b: impl ExactSizeIterator<Item = (&'a str, &'a str)>,
+) -> Ordering {
+    a.len().cmp(&b.len()).then_with(|| a.map(|(_, value)| value).cmp(b.map(|(_, value)| value)))
 }
 
 #[cfg(test)]

@@ -135,7 +135,7 @@ impl StoredMetric {
 
     /// The labels that it is exposed with.
     pub(super) fn all_labels(&self, key: &GroupingKey) -> Labels {
-        completed(self.labels.iter(), key.labels())
+        Labels::from_pairs(completed(self.labels.iter(), key.labels()))
     }
 
     /// Whether it has these labels, and no others beyond its group's.
@@ -186,7 +186,7 @@ mod tests {
             let mut stored = StoredMetric::new(&mut metric);
             assert!(stored.has_labels(&labels) && !stored.has_labels(&Labels::from_pairs([("q", "")])));
             let all = stored.to_metric(MetricType::Counter, &key);
-            assert_eq!(all.labels, completed(labels.iter(), key.labels()));
+            assert_eq!(all.labels, Labels::from_pairs(completed(labels.iter(), key.labels())));
             assert_eq!(all.value, Value::counter(-0.0));
             assert!(stored.set(Value::counter(0.0)) && !stored.set(Value::counter(0.0)));
         }

@@ -11,9 +11,11 @@ use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use bytes::Bytes;
 use imbl::OrdMap;
 
-use super::group::{Group, Place, Slot, StoredFamily, StoredHead, exposition_order};
+use super::group::{Place, Slot, StoredHead, exposition_order};
+use super::metric::StoredMetric;
 use super::snapshot::Snapshot;
-use crate::exposition::{Checksum, Compression, Format, Labels, Metric, MetricFamily, MetricType};
+use crate::exposition::series::completed;
+use crate::exposition::{Checksum, Compression, Compressor, Format, Metric, MetricFamily, MetricType};
 
 /// About how many bytes of text a segment has at most, unless a single group has more.
 const SEGMENT_BYTES_MAX: usize = if cfg!(test) { 4096 } else { 96 * 1024 };
@@ -70,6 +72,19 @@ type Entry = (Slot, u32);
 struct Renderings(Mutex<Vec<((Format, Compression), Rendering)>>);
 
 type Rendering = Arc<OnceLock<Rendered>>;
+
+/// Renders one segment after the other, in the same room.
+pub(super) struct Renderer {
+    format: Format,
+    pub(super) compressor: Compressor,
+    plain: Vec<u8>,
+}
+
+impl Renderer {
+    pub(super) fn new(format: Format, compression: Compression) -> Self {
+        Self { format, compressor: Compressor::new(compression), plain: Vec::new() }
+    }
+}
 
 /// A rendered segment.
 #[derive(Debug, Clone)]
@@ -245,62 +260,74 @@ impl FamilySegments {
         }
     }
 
-    /// The metrics of a group in this family, with all their labels.
-    fn metrics<'a>(&self, group: &'a Group) -> (Option<&'a StoredFamily>, Option<Metric>) {
-        match self.source {
-            Source::Pushed => (group.family(&self.name), None),
-            Source::PushTime => (None, Some(group.push_time())),
-            Source::PushFailureTime => (None, Some(group.push_failure_time())),
-        }
-    }
-
     /// Calls `each` with every metric of a segment, in order.
     pub(super) fn for_each(&self, segment: &Segment, snapshot: &Snapshot, mut each: impl FnMut(Metric)) {
         let order = segment.order.get_or_init(|| self.order(segment, snapshot));
+        let mut place = 0;
         for (slot, at) in order {
             let group = snapshot.group(*slot);
-            match self.metrics(group) {
-                (Some(family), _) => each(family.metrics[*at as usize].to_metric(self.kind, &group.key)),
-                (None, Some(metric)) => each(metric),
-                (None, None) => {}
-            }
+            each(match self.source {
+                Source::Pushed => {
+                    let family =
+                        group.family_near(&self.name, &mut place).expect("it was there for the order");
+                    family.metrics[*at as usize].to_metric(self.kind, &group.key)
+                }
+                Source::PushTime => group.push_time(),
+                Source::PushFailureTime => group.push_failure_time(),
+            });
         }
     }
 
-    fn order(&self, segment: &Segment, snapshot: &Snapshot) -> Box<[Entry]> {
-        let mut all: Vec<(Labels, Entry)> = Vec::new();
+    fn order<'s>(&self, segment: &Segment, snapshot: &'s Snapshot) -> Box<[Entry]> {
+        // The labels of all metrics one after the other, and where each one's are.
+        let mut pairs: Vec<(&str, &str)> = Vec::new();
+        let mut all: Vec<(Range<usize>, Entry)> = Vec::new();
+        let mut place = 0;
         for slot in segment.slots.iter() {
             let group = snapshot.group(*slot);
-            match self.metrics(group) {
-                (Some(family), _) => {
-                    let labels = family.metrics.iter().map(|metric| metric.all_labels(&group.key));
-                    all.extend(labels.zip(0..).map(|(labels, at)| (labels, (*slot, at))));
+            let mut add = |own: Option<&'s StoredMetric>, at| {
+                let begin = pairs.len();
+                let own = own.into_iter().flat_map(StoredMetric::own_labels);
+                pairs.extend(completed(own, group.key.labels()));
+                all.push((begin..pairs.len(), (*slot, at)));
+            };
+            match self.source {
+                Source::PushTime | Source::PushFailureTime => add(None, 0),
+                Source::Pushed => {
+                    let metrics = group.family_near(&self.name, &mut place).map(|family| &family.metrics);
+                    let metrics = metrics.into_iter().flatten();
+                    metrics.zip(0..).for_each(|(metric, at)| add(Some(metric), at));
                 }
-                (None, Some(metric)) => all.push((metric.labels, (*slot, 0))),
-                (None, None) => {}
             }
         }
-        all.sort_by(|(a, _), (b, _)| exposition_order(a, b));
+        let labels = |range: &Range<usize>| pairs[range.clone()].iter().copied();
+        all.sort_by(|(a, _), (b, _)| exposition_order(labels(a), labels(b)));
         all.into_iter().map(|(_, entry)| entry).collect()
     }
 
-    /// A segment's metrics in a format. Costs nothing where they have been rendered before and have not changed since.
+    /// A segment's metrics in a format, and compressed unless it is small. Costs nothing where they have been rendered before
+    /// and have not changed since.
     pub(super) fn rendered(
         &self,
         segment: &Segment,
         snapshot: &Snapshot,
-        format: Format,
-        compression: Compression,
+        renderer: &mut Renderer,
     ) -> Rendered {
         let Some(head) = self.exposed_head() else {
             return Rendered { bytes: Bytes::new(), checksum: Checksum::default() };
         };
+        let Renderer { format, compressor, plain } = renderer;
+        let (format, compression) = (*format, compressor.compression());
+        let compression = if segment.is_small() { Compression::Identity } else { compression };
         let render = || {
-            let mut plain = Vec::with_capacity(2 * segment.bytes);
-            self.for_each(segment, snapshot, |metric| format.metric(&mut plain, head, &metric));
-            let (bytes, checksum) = compression.compress(plain);
+            plain.clear();
+            self.for_each(segment, snapshot, |metric| format.metric(plain, head, &metric));
+            let (bytes, checksum) = match compression {
+                Compression::Identity => (&plain[..], Checksum::of_plain(plain)),
+                _ => compressor.compress(plain),
+            };
             // A copy of the right size: what is kept for long should leave no holes around it.
-            Rendered { bytes: Bytes::copy_from_slice(&bytes), checksum }
+            Rendered { bytes: Bytes::copy_from_slice(bytes), checksum }
         };
         segment.renderings.of(format, compression).get_or_init(render).clone()
     }

@@ -3,7 +3,7 @@
 use std::fs::File;
 use std::io::{self, Write as _};
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use parking_lot::{Condvar, Mutex};
 use tokio::sync::watch;
@@ -15,6 +15,8 @@ use super::snapshot::Snapshots;
 
 /// Bytes of records that may wait for the disk.
 const PENDING_BYTES_MAX: usize = 64 * 1024 * 1024;
+/// How long records wait for others that may come.
+const PATIENCE_MAX: Duration = Duration::from_millis(1);
 /// How long the disk is left alone after it has failed.
 const RETRY_PAUSE: Duration = Duration::from_secs(1);
 
@@ -32,6 +34,8 @@ struct Pending {
     last: u64,
     /// Number of the last record that is on disk.
     synced: u64,
+    /// Number of the record that is worth waiting for before the disk is set to work again.
+    awaited: u64,
     /// Where in `bytes` a new segment begins, and with which record.
     cut: Option<(usize, u64)>,
     /// Why the disk takes nothing at the moment.
@@ -56,6 +60,25 @@ struct Batch {
     cut: Option<(usize, u64)>,
 }
 
+/// How long the disk waits for more: those who were answered together mostly come again together, and to write for a part of
+/// them makes the others wait for two writes.
+#[derive(Debug, Clone, Copy, Default)]
+struct Pace {
+    /// Records that were written together the last time.
+    last: u64,
+    /// Records that are worth waiting for.
+    together: u64,
+    /// For how long.
+    patience: Duration,
+}
+
+impl Pace {
+    fn after(self, batch: &Batch, took: Duration) -> Self {
+        let last = batch.last + 1 - batch.first;
+        Self { last, together: u64::midpoint(self.last, last), patience: took.min(PATIENCE_MAX) }
+    }
+}
+
 impl Queue {
     fn new(last: u64) -> Self {
         let pending = Pending { last, synced: last, ..Pending::default() };
@@ -78,8 +101,11 @@ impl Queue {
         let mut pending = self.pending.lock();
         pending.last += 1;
         let Pending { last: number, synced, .. } = *pending;
+        let is_first = pending.bytes.is_empty();
         frame::write(&mut pending.bytes, Frame { number, synced, payload });
-        self.more.notify_one();
+        if is_first || number == pending.awaited {
+            self.more.notify_one();
+        }
         number
     }
 
@@ -103,14 +129,17 @@ impl Queue {
     }
 
     /// Takes all records, when there are some; nothing when none will come any more.
-    fn take(&self) -> Option<Batch> {
+    fn take(&self, pace: Pace) -> Option<Batch> {
         let mut pending = self.pending.lock();
+        pending.awaited = pending.synced + pace.together;
         while pending.bytes.is_empty() && !pending.closed {
             self.more.wait(&mut pending);
         }
         if pending.bytes.is_empty() {
             return None;
         }
+        let is_early = |pending: &mut Pending| pending.last < pending.awaited && !pending.closed;
+        self.more.wait_while_for(&mut pending, is_early, pace.patience);
         let (first, last) = (pending.synced + 1, pending.last);
         Some(Batch { bytes: std::mem::take(&mut pending.bytes), first, last, cut: pending.cut.take() })
     }
@@ -161,11 +190,14 @@ impl Appender {
     /// Writes until no more records come.
     pub(super) fn run(mut self) {
         let _told = ToldOfPanics(self.queue.clone());
-        while let Some(batch) = self.queue.take() {
+        let mut pace = Pace::default();
+        while let Some(batch) = self.queue.take(pace) {
+            let begun = Instant::now();
             let written = self.write(&batch).or_else(|error| self.write_when_it_works(&batch, error));
             if written.is_err() {
                 return;
             }
+            pace = pace.after(&batch, begun.elapsed());
             self.queue.synced(batch.last);
             self.progress.send_modify(|progress| *progress = Progress { synced: batch.last, failed: None });
             self.snapshots.written(batch.bytes.len() as u64, &self.queue);

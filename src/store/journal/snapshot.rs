@@ -13,8 +13,13 @@ use super::record;
 use crate::store::Snapshot;
 use crate::store::group::Group;
 
-/// A snapshot is made when the journal has grown by this, and by as much as the snapshot before took.
-const JOURNAL_BYTES_MIN: u64 = if cfg!(test) { 4 * 1024 } else { 64 * 1024 * 1024 };
+/// A snapshot is made when the journal has grown by this, and by most of what the snapshot before took: what is written
+/// stays in proportion to what is pushed, and so does a restart to what is stored.
+const JOURNAL_BYTES_MIN: u64 = if cfg!(test) { 4 * 1024 } else { 32 * 1024 * 1024 };
+
+fn due(snapshot_bytes: u64) -> u64 {
+    (snapshot_bytes / 4 * 3).max(JOURNAL_BYTES_MIN)
+}
 
 /// What is stored and the first record that is not in it; nothing when there is no store any more.
 pub(super) type Capture = Box<dyn Fn(&Queue) -> Option<(Snapshot, u64)> + Send>;
@@ -35,8 +40,7 @@ impl Snapshots {
     pub(super) fn new(directory: Arc<Directory>, capture: Capture, journal_bytes: u64) -> io::Result<Self> {
         let newest = directory.snapshots().ok().and_then(|snapshots| snapshots.last().cloned());
         let bytes = newest.map_or(Ok(0), |newest| newest.path.metadata().map(|metadata| metadata.len()))?;
-        let due_bytes = bytes.max(JOURNAL_BYTES_MIN);
-        Ok(Self { directory, capture, journal_bytes, due_bytes, maker: None })
+        Ok(Self { directory, capture, journal_bytes, due_bytes: due(bytes), maker: None })
     }
 
     /// Notes that the journal has grown.
@@ -46,7 +50,7 @@ impl Snapshots {
             return;
         }
         if let Some(size) = self.maker.take().and_then(|maker| maker.join().ok()).flatten() {
-            self.due_bytes = size.max(JOURNAL_BYTES_MIN);
+            self.due_bytes = due(size);
         }
         if self.journal_bytes < self.due_bytes {
             return;
