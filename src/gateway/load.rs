@@ -3,6 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use tokio::runtime::Handle;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
 
 use super::error::Failure;
@@ -89,11 +90,16 @@ impl HeldBytes {
 
 /// Work that takes a processor for long: on threads of its own, and only so much at a time.
 #[derive(Clone)]
-pub(super) struct Heavy(Arc<Semaphore>);
+pub(super) struct Heavy {
+    permits: Arc<Semaphore>,
+    /// Where the threads are, the same whoever asks: what many threads take and free lies scattered over memory.
+    threads: Handle,
+}
 
 impl Heavy {
+    /// On threads of the runtime that this is called in.
     pub(super) fn new(at_a_time: usize) -> Self {
-        Self(Arc::new(Semaphore::new(at_a_time)))
+        Self { permits: Arc::new(Semaphore::new(at_a_time)), threads: Handle::current() }
     }
 
     /// Does it when its turn comes, unless whom it is for has hung up while waiting.
@@ -102,10 +108,10 @@ impl Heavy {
         peer: &Peer,
         work: impl FnOnce() -> T + Send + 'static,
     ) -> Result<T, Failure> {
-        let permit = if let Ok(permit) = self.0.clone().try_acquire_owned() {
+        let permit = if let Ok(permit) = self.permits.clone().try_acquire_owned() {
             permit
         } else {
-            let permit = self.0.clone().acquire_owned().await.map_err(|_| Failure::Internal)?;
+            let permit = self.permits.clone().acquire_owned().await.map_err(|_| Failure::Internal)?;
             if peer.has_hung_up() {
                 return Err(Failure::ClientGone);
             }
@@ -116,7 +122,7 @@ impl Heavy {
             drop(permit);
             done
         };
-        tokio::task::spawn_blocking(work).await.map_err(|_| Failure::Internal)
+        self.threads.spawn_blocking(work).await.map_err(|_| Failure::Internal)
     }
 }
 

@@ -1,6 +1,10 @@
 //! A metric as it is stored: small, because there may be millions.
 
+use std::ops::{Deref, DerefMut};
+
 use prost::encoding::{decode_varint, encode_varint};
+
+use thin_vec::ThinVec;
 
 use crate::exposition::family::NativeBuckets;
 use crate::exposition::series::completed;
@@ -14,10 +18,47 @@ pub(super) struct StoredMetric {
     value: StoredValue,
 }
 
+/// The metrics of a family. Most families of a group have one, which needs no room of its own then.
+#[derive(Debug, Clone)]
+pub(super) enum Metrics {
+    One(StoredMetric),
+    Several(Box<[StoredMetric]>),
+}
+
+impl FromIterator<StoredMetric> for Metrics {
+    fn from_iter<I: IntoIterator<Item = StoredMetric>>(metrics: I) -> Self {
+        let mut metrics = metrics.into_iter();
+        match (metrics.next(), metrics.next()) {
+            (Some(one), None) => Self::One(one),
+            (first, second) => Self::Several(first.into_iter().chain(second).chain(metrics).collect()),
+        }
+    }
+}
+
+impl Deref for Metrics {
+    type Target = [StoredMetric];
+
+    fn deref(&self) -> &[StoredMetric] {
+        match self {
+            Self::One(one) => std::slice::from_ref(one),
+            Self::Several(several) => several,
+        }
+    }
+}
+
+impl DerefMut for Metrics {
+    fn deref_mut(&mut self) -> &mut [StoredMetric] {
+        match self {
+            Self::One(one) => std::slice::from_mut(one),
+            Self::Several(several) => several,
+        }
+    }
+}
+
 /// Labels that the group does not give, by name: lengths and texts one after the other, in one allocation and none where
 /// there are no labels.
 #[derive(Debug, Clone, Default)]
-struct OwnLabels(Box<[u8]>);
+struct OwnLabels(ThinVec<u8>);
 
 impl OwnLabels {
     fn new(labels: &Labels) -> Self {
@@ -26,7 +67,7 @@ impl OwnLabels {
             encode_varint(part.len() as u64, &mut bytes);
             bytes.extend_from_slice(part.as_bytes());
         }
-        Self(bytes.into_boxed_slice())
+        Self(bytes[..].into())
     }
 
     fn iter(&self) -> Pairs<'_> {
@@ -173,7 +214,8 @@ mod tests {
 
     #[test]
     fn a_stored_metric_is_small() {
-        assert!(size_of::<StoredMetric>() <= 32);
+        assert!(size_of::<StoredMetric>() <= 24, "{}", size_of::<StoredMetric>());
+        assert!(size_of::<Metrics>() <= 24, "{}", size_of::<Metrics>());
     }
 
     #[test]

@@ -294,7 +294,7 @@ impl FamilySegments {
             match self.source {
                 Source::PushTime | Source::PushFailureTime => add(None, 0),
                 Source::Pushed => {
-                    let metrics = group.family_near(&self.name, &mut place).map(|family| &family.metrics);
+                    let metrics = group.family_near(&self.name, &mut place).map(|family| &family.metrics[..]);
                     let metrics = metrics.into_iter().flatten();
                     metrics.zip(0..).for_each(|(metric, at)| add(Some(metric), at));
                 }

@@ -5,12 +5,11 @@ use std::collections::{BTreeMap, BTreeSet, HashSet};
 use std::sync::Arc;
 
 use hashbrown::HashMap;
-use smallvec::SmallVec;
 
 use super::group::{Group, Place, Slot, StoredFamily, StoredHead, UnixNanos};
 use super::index::Index;
 use super::journal::record::{Exposed, StoredGroup};
-use super::metric::StoredMetric;
+use super::metric::{Metrics, StoredMetric};
 use super::quarantine::{Candidate, Quarantine};
 use super::segments::Source;
 use super::snapshot::{PUSH_FAILURE_TIME_NUMBER, PUSH_TIME_NUMBER, Snapshot, family_bytes, segments_mut};
@@ -379,7 +378,7 @@ impl State {
         let Snapshot { groups, exposed, .. } = &mut self.snapshot;
         let exposed = segments_mut(exposed, number);
         let head = exposed.adopt(family, number);
-        let metrics: SmallVec<_> = family.metrics.iter_mut().map(StoredMetric::new).collect();
+        let metrics: Metrics = family.metrics.iter_mut().map(StoredMetric::new).collect();
         let stored = StoredFamily { head, pushed_at, metrics };
         let bytes = stored.text_bytes(&group.key);
         let bytes_of =
