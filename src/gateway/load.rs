@@ -1,10 +1,11 @@
 //! What is being done at a time, within limits: requests, bytes of bodies, work that takes a processor for long.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use tokio::runtime::Handle;
-use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
+use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore};
 
 use super::error::Failure;
 use super::peer::Peer;
@@ -129,25 +130,32 @@ impl Heavy {
 /// Counts the requests that are being served, up to a limit.
 #[derive(Clone)]
 pub(super) struct InFlight {
-    served: Arc<watch::Sender<usize>>,
+    served: Arc<Count>,
     requests_max: usize,
+}
+
+#[derive(Default)]
+struct Count {
+    requests: AtomicUsize,
+    /// Told when there are none.
+    none: Notify,
 }
 
 impl InFlight {
     pub(super) fn new(requests_max: usize) -> Self {
-        Self { served: Arc::new(watch::Sender::new(0)), requests_max }
+        Self { served: Arc::default(), requests_max }
     }
 
     /// Counts one more. Whether there is room for it is for the caller to ask.
     pub(super) fn enter(&self) -> Served {
-        self.served.send_modify(|requests| *requests += 1);
-        Served(self.clone())
+        self.served.requests.fetch_add(1, Ordering::Relaxed);
+        Served(self.served.clone())
     }
 
     /// # Errors
     /// Where there are more requests than there may be.
     pub(super) fn check(&self) -> Result<(), Failure> {
-        if *self.served.borrow() > self.requests_max {
+        if self.served.requests.load(Ordering::Relaxed) > self.requests_max {
             return Err(Failure::TooManyRequests(self.requests_max));
         }
         Ok(())
@@ -155,16 +163,25 @@ impl InFlight {
 
     /// Ready when nothing is being served.
     pub(super) async fn idle(&self) {
-        // The sender lives as long as `self`.
-        let _ = self.served.subscribe().wait_for(|requests| *requests == 0).await;
+        loop {
+            let mut told = std::pin::pin!(self.served.none.notified());
+            // From here on nothing is missed.
+            told.as_mut().enable();
+            if self.served.requests.load(Ordering::Acquire) == 0 {
+                return;
+            }
+            told.await;
+        }
     }
 }
 
 /// One request that is being served; also if it is given up.
-pub(super) struct Served(InFlight);
+pub(super) struct Served(Arc<Count>);
 
 impl Drop for Served {
     fn drop(&mut self) {
-        self.0.served.send_modify(|requests| *requests -= 1);
+        if self.0.requests.fetch_sub(1, Ordering::Release) == 1 {
+            self.0.none.notify_waiters();
+        }
     }
 }

@@ -58,11 +58,11 @@ impl Pieces {
     fn family(&mut self, snapshot: &Snapshot, exposed: &FamilySegments, format: Format) {
         let Some(head) = exposed.exposed_head() else { return };
         let renderer = &mut self.renderer;
-        let rendered = |segment| (segment, exposed.rendered(segment, snapshot, renderer));
-        let rendered: Vec<(&Segment, _)> = exposed.segments().iter().map(rendered).collect();
-        let metrics_bytes = rendered.iter().map(|(_, rendered)| rendered.checksum.plain_bytes).sum();
+        let render = |segment| (segment, exposed.rendered(segment, snapshot, renderer));
+        let segments: Vec<(&Segment, _)> = exposed.segments().iter().map(render).collect();
+        let metrics_bytes = segments.iter().map(|(_, rendered)| rendered.checksum.plain_bytes).sum();
         format.open(&mut self.small, head, metrics_bytes);
-        for (segment, rendered) in rendered {
+        for (segment, rendered) in segments {
             if segment.is_small() {
                 self.small.extend_from_slice(&rendered.bytes);
                 self.send_small_if_large();

@@ -256,13 +256,18 @@ impl Group {
         self.find(name).ok().map(|at| &self.families[at])
     }
 
-    /// The family of a name, looked for where it was in another group first: groups are much alike.
+    /// The family of a name, looked for where it is likely first; then `place` is where it was.
     pub(super) fn family_near(&self, name: &str, place: &mut usize) -> Option<&StoredFamily> {
-        let near = self.families.get(*place).filter(|family| *family.head.name == *name);
-        near.or_else(|| {
+        if self.families.get(*place).is_none_or(|family| *family.head.name != *name) {
             *place = self.find(name).ok()?;
-            self.families.get(*place)
-        })
+        }
+        self.families.get(*place)
+    }
+
+    /// See [`Self::family_near`].
+    pub(super) fn family_near_mut(&mut self, name: &str, place: &mut usize) -> Option<&mut StoredFamily> {
+        self.family_near(name, place)?;
+        self.families.get_mut(*place)
     }
 
     pub(super) fn family_mut(&mut self, name: &str) -> Option<&mut StoredFamily> {

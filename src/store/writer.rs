@@ -147,8 +147,10 @@ impl State {
         let Snapshot { groups, exposed, .. } = &mut self.snapshot;
         let group = groups.get_mut(slot as usize).and_then(Option::as_mut).expect("it was just there");
         let group = Arc::make_mut(group);
+        let mut place = 0;
         for family in &mut push.families {
-            let Some(stored) = group.family_mut(&family.name) else { continue };
+            let Some(stored) = group.family_near_mut(&family.name, &mut place) else { continue };
+            place += 1;
             stored.pushed_at = push.at;
             let mut changes = false;
             for (metric, new) in stored.metrics.iter_mut().zip(&mut family.metrics) {

@@ -117,7 +117,21 @@ struct Reader<'a, 'r, F> {
 
 impl<'a, F: Families> Reader<'a, '_, F> {
     fn peek(&self) -> Result<u8> {
-        self.line.get(self.at).copied().ok_or(LineError::UnexpectedEnd)
+        // Not `ok_or`, which would make and drop an error for every byte.
+        match self.line.get(self.at) {
+            Some(byte) => Ok(*byte),
+            None => Err(LineError::UnexpectedEnd),
+        }
+    }
+
+    /// The bytes up to the first one that ends them.
+    fn until(&mut self, ends: impl Fn(u8) -> bool) -> Result<&'a [u8]> {
+        let rest = &self.line[self.at..];
+        let Some(length) = rest.iter().position(|byte| ends(*byte)) else {
+            return Err(LineError::UnexpectedEnd);
+        };
+        self.at += length;
+        Ok(&rest[..length])
     }
 
     fn skip_blanks(&mut self) -> Result<u8> {
@@ -129,20 +143,12 @@ impl<'a, F: Families> Reader<'a, '_, F> {
 
     /// The bytes up to the next blank or line feed.
     fn word(&mut self) -> Result<&'a [u8]> {
-        let start = self.at;
-        while !is_blank(self.peek()?) && self.peek()? != b'\n' {
-            self.at += 1;
-        }
-        Ok(&self.line[start..self.at])
+        self.until(|byte| is_blank(byte) || byte == b'\n')
     }
 
     /// The bytes up to the line feed.
     fn rest(&mut self) -> Result<&'a [u8]> {
-        let start = self.at;
-        while self.peek()? != b'\n' {
-            self.at += 1;
-        }
-        Ok(&self.line[start..self.at])
+        self.until(|byte| byte == b'\n')
     }
 
     /// The bytes up to `end`, with escapes undone. A line feed that is not the end is a fault.
@@ -186,9 +192,7 @@ impl<'a, F: Families> Reader<'a, '_, F> {
         let start = self.at;
         let is_start = |b: u8| b.is_ascii_alphabetic() || b == b'_' || (colon && b == b':');
         if is_start(self.peek()?) {
-            let rest = &self.line[start..];
-            let belongs = |b: &u8| is_start(*b) || b.is_ascii_digit();
-            self.at += rest.iter().position(|b| !belongs(b)).ok_or(LineError::UnexpectedEnd)?;
+            self.until(|byte| !is_start(byte) && !byte.is_ascii_digit())?;
         }
         Ok(Cow::Borrowed(&self.line[start..self.at]))
     }

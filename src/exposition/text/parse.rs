@@ -87,7 +87,7 @@ impl Families for Gatherer {
 impl Gatherer {
     /// Starts with no family.
     pub fn new(repeated: Repeated) -> Self {
-        let (by_name, hash) = (HashTable::new(), RandomState::default());
+        let (by_name, hash) = (HashTable::with_capacity(16), RandomState::default());
         Self { repeated, families: Vec::new(), by_name, hash, last: 0 }
     }
 
