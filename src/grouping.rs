@@ -195,6 +195,10 @@ fn label_name(name: &[u8], validation: Validation) -> Result<String, GroupingErr
 
 /// Two names that are written alike for some reader would be one to it, in the group's push times too.
 fn tell_apart(labels: &[(String, String)]) -> Result<(), GroupingError> {
+    if labels.iter().all(|(name, _)| Validation::Legacy.is_label_name(name)) {
+        // All readers see them as they are.
+        return Ok(());
+    }
     let mut written: BTreeMap<_, &str> = BTreeMap::new();
     for (name, _) in labels {
         for rendering in label_renderings(name) {

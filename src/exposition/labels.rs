@@ -65,6 +65,10 @@ impl Labels {
     /// # Panics
     /// When the pairs hold more than 4 GiB of text, which no limit on input admits.
     pub fn from_pairs<N: AsRef<str>, V: AsRef<str>>(pairs: impl IntoIterator<Item = (N, V)>) -> Self {
+        let mut pairs = pairs.into_iter().peekable();
+        if pairs.peek().is_none() {
+            return Self::default();
+        }
         // Enough for most, so that it is cut to size once and grows never.
         let mut text = String::with_capacity(256);
         let mut ends = SmallVec::<[u32; 32]>::new();

@@ -200,9 +200,9 @@ async fn serve(shared: &Shared, peer: &Peer, request: Request<Incoming>) -> Answ
     let answer = result.unwrap_or_else(refuse);
     let mut answer = hold(answer, served, load.bodies.hold()).await.unwrap_or_else(refuse);
     if let Some(handler) = handler {
-        shared.telemetry.request(handler, method.as_str(), answer.status().as_u16());
+        shared.telemetry.request(handler, &method, answer.status());
         if handler == "push" {
-            shared.telemetry.push(method.as_str(), start.elapsed(), bytes);
+            shared.telemetry.push(&method, start, bytes);
         }
     }
     for (name, value) in rules.iter().flat_map(|rules| &rules.headers) {

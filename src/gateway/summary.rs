@@ -25,7 +25,7 @@ pub(super) struct SummaryVec {
     /// The unit in which observations are counted.
     resolution: f64,
     /// Held for one observation or one copy, never across an await.
-    children: Arc<Mutex<BTreeMap<String, Child>>>,
+    children: Arc<Mutex<BTreeMap<&'static str, Child>>>,
 }
 
 struct Child {
@@ -46,13 +46,9 @@ impl SummaryVec {
         Self { desc: desc.expect("a valid name"), label, resolution, children: Arc::default() }
     }
 
-    pub(super) fn observe(&self, label: &str, value: f64) {
-        self.observe_at(label, value, Instant::now());
-    }
-
-    fn observe_at(&self, label: &str, value: f64, now: Instant) {
+    pub(super) fn observe(&self, label: &'static str, value: f64, now: Instant) {
         let mut children = self.children.lock().unwrap_or_else(PoisonError::into_inner);
-        let child = children.entry(label.to_owned()).or_insert_with(|| Child {
+        let child = children.entry(label).or_insert_with(|| Child {
             count: 0,
             sum: 0.0,
             parts: vec![(now, new_part())],
@@ -112,10 +108,10 @@ impl Collector for SummaryVec {
     fn collect(&self) -> Vec<proto::MetricFamily> {
         let now = Instant::now();
         let mut children = self.children.lock().unwrap_or_else(PoisonError::into_inner);
-        let metric = |(value, child): (&String, &mut Child)| {
+        let metric = |(value, child): (&&str, &mut Child)| {
             let mut pair = proto::LabelPair::default();
             pair.set_name(self.label.to_owned());
-            pair.set_value(value.clone());
+            pair.set_value((*value).to_owned());
             let mut metric = proto::Metric::from_label(vec![pair]);
             metric.set_summary(self.summary(child, now));
             metric
@@ -144,10 +140,10 @@ mod tests {
         let summaries = SummaryVec::new("a", "b", "method", 1.0);
         let start = Instant::now();
         for value in 1..=10 {
-            summaries.observe_at("put", f64::from(value), start);
+            summaries.observe("put", f64::from(value), start);
         }
         assert_eq!(values(&summaries, start), (10, vec![1.0, 5.0, 9.0]));
-        summaries.observe_at("put", 1e6, start + WINDOW / 2);
+        summaries.observe("put", 1e6, start + WINDOW / 2);
         let (count, quantiles) = values(&summaries, start + WINDOW);
         assert_eq!(count, 11);
         assert!(quantiles.iter().all(|q| (q / 1e6 - 1.0).abs() < 0.01), "{quantiles:?}");

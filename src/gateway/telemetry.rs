@@ -2,8 +2,9 @@
 //! dashboards and alerts go on working.
 
 use std::collections::HashMap;
-use std::time::Duration;
+use std::time::Instant;
 
+use hyper::{Method, StatusCode};
 use prometheus::{IntCounterVec, IntGauge, Opts, Registry};
 
 use super::summary::SummaryVec;
@@ -81,17 +82,28 @@ impl Telemetry {
     }
 
     /// Notes an answered request.
-    pub fn request(&self, handler: &str, method: &str, code: u16) {
-        self.requests
-            .with_label_values(&[code.to_string().as_str(), handler, &method.to_ascii_lowercase()])
-            .inc();
+    pub fn request(&self, handler: &str, method: &Method, code: StatusCode) {
+        self.requests.with_label_values(&[code.as_str(), handler, lower_case(method)]).inc();
     }
 
-    /// Notes a push: how long it took, and about how large the whole request was.
-    pub fn push(&self, method: &str, took: Duration, bytes: u64) {
-        let method = method.to_ascii_lowercase();
-        self.push_duration.observe(&method, took.as_secs_f64());
-        self.push_size.observe(&method, bytes as f64);
+    /// Notes a push that has just been answered: when it began, and about how large the whole request was.
+    pub fn push(&self, method: &Method, start: Instant, bytes: u64) {
+        let (method, now) = (lower_case(method), Instant::now());
+        self.push_duration.observe(method, (now - start).as_secs_f64(), now);
+        self.push_size.observe(method, bytes as f64, now);
+    }
+}
+
+/// The methods that have a handler.
+fn lower_case(method: &Method) -> &'static str {
+    match *method {
+        Method::GET => "get",
+        Method::HEAD => "head",
+        Method::PUT => "put",
+        Method::POST => "post",
+        Method::DELETE => "delete",
+        Method::OPTIONS => "options",
+        _ => "unknown",
     }
 }
 

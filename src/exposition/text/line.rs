@@ -84,6 +84,16 @@ pub trait Families {
     fn has_help(&self, name: &str) -> bool;
 }
 
+const TYPES: [(&[u8], MetricType); 7] = [
+    (b"gauge", MetricType::Gauge),
+    (b"counter", MetricType::Counter),
+    (b"histogram", MetricType::Histogram),
+    (b"summary", MetricType::Summary),
+    (b"untyped", MetricType::Untyped),
+    (b"gauge_histogram", MetricType::GaugeHistogram),
+    (b"gaugehistogram", MetricType::GaugeHistogram),
+];
+
 type Result<T> = std::result::Result<T, LineError>;
 
 /// Reads one line. `line` includes its line feed; without one the text ended too early.
@@ -263,16 +273,9 @@ impl<'a, F: Families> Reader<'a, '_, F> {
             return Err(LineError::SecondType(family.name.into_owned()));
         }
         let word = self.rest()?;
-        let kind = match word.to_ascii_lowercase().as_slice() {
-            b"counter" => MetricType::Counter,
-            b"gauge" => MetricType::Gauge,
-            b"summary" => MetricType::Summary,
-            b"untyped" => MetricType::Untyped,
-            b"histogram" => MetricType::Histogram,
-            b"gauge_histogram" | b"gaugehistogram" => MetricType::GaugeHistogram,
-            _ => return Err(LineError::UnknownType(word.to_vec())),
-        };
-        Ok(Line::Type { family, kind })
+        let kind = TYPES.iter().find(|(name, _)| word.eq_ignore_ascii_case(name));
+        let (_, kind) = kind.ok_or_else(|| LineError::UnknownType(word.to_vec()))?;
+        Ok(Line::Type { family, kind: *kind })
     }
 
     // ---- samples

@@ -88,7 +88,7 @@ impl Gatherer {
     /// Starts with no family.
     pub fn new(repeated: Repeated) -> Self {
         let (by_name, hash) = (HashTable::with_capacity(16), RandomState::default());
-        Self { repeated, families: Vec::new(), by_name, hash, last: 0 }
+        Self { repeated, families: Vec::with_capacity(16), by_name, hash, last: 0 }
     }
 
     /// Adds a line that was read against the families in here.
@@ -169,7 +169,13 @@ impl Family {
             }
         };
         match repeated {
-            Repeated::Kept => self.metrics.push(Metric { labels, value, timestamp_ms }),
+            Repeated::Kept => {
+                if self.metrics.is_empty() {
+                    // Most families of a push have one.
+                    self.metrics.reserve_exact(1);
+                }
+                self.metrics.push(Metric { labels, value, timestamp_ms });
+            }
             Repeated::Replaces => self.assembled(labels, || Value::Untyped(0.0)).value = value,
         }
     }
