@@ -1,0 +1,191 @@
+//! What the parts of a push and of a scrape cost: parse, check, apply, render, journal append.
+//!
+//!   cargo bench --bench store [FILTER]
+
+use std::collections::HashMap;
+use std::hint::black_box;
+
+use divan::Bencher;
+use divan::counter::{BytesCount, ItemsCount};
+use jobmon::exposition::labels::Escaping;
+use jobmon::exposition::series::SeriesHash;
+use jobmon::exposition::{
+    Compression, Format, Limits, MetricFamily, Syntax, Validation, check, protobuf, text,
+};
+use jobmon::grouping::GroupingKey;
+use jobmon::store::expose::expose;
+use jobmon::store::{Change, Damage, Push, PushMode, Rules, Settings, Storage, Store, UnixNanos};
+
+fn main() {
+    divan::main();
+}
+
+/// Families of one metric each, or one family of many metrics.
+#[derive(Debug, Clone, Copy)]
+enum Shape {
+    Families(usize),
+    Metrics(usize),
+}
+
+const SHAPES: [Shape; 3] = [Shape::Families(10), Shape::Families(1000), Shape::Metrics(1000)];
+
+impl Shape {
+    fn series(self) -> usize {
+        match self {
+            Self::Families(series) | Self::Metrics(series) => series,
+        }
+    }
+
+    fn text(self, value: usize) -> String {
+        match self {
+            Self::Families(count) => (0..count)
+                .map(|i| format!("# TYPE bench_metric_{i} gauge\nbench_metric_{i} {value}.25\n"))
+                .collect(),
+            Self::Metrics(count) => {
+                let lines =
+                    (0..count).map(|i| format!("bench_metric{{disk=\"sd{i}\",mode=\"read\"}} {value}.25\n"));
+                "# TYPE bench_metric gauge\n".to_owned() + &lines.collect::<String>()
+            }
+        }
+    }
+
+    fn families(self, value: usize) -> Vec<MetricFamily> {
+        text::parse(self.text(value).as_bytes(), Validation::Legacy).expect("a good text")
+    }
+}
+
+fn key(group: usize) -> GroupingKey {
+    GroupingKey::new("bench", [("instance", format!("machine-{group}"))])
+}
+
+fn push(group: usize, shape: Shape, value: usize) -> Change {
+    Change::Push(Push::new(key(group), shape.families(value), PushMode::ReplaceGroup, UnixNanos(1)))
+}
+
+fn settings() -> Settings {
+    let rules = Rules { quarantine: false, groups_max: usize::MAX, failed_groups_max: 0 };
+    Settings { own: HashMap::new(), rules }
+}
+
+fn store_of(groups: usize) -> Store {
+    let store = Store::new(settings());
+    for group in 0..groups {
+        let _ = store.make(push(group, Shape::Families(10), 0)).expect("a good push");
+    }
+    store
+}
+
+#[divan::bench(args = SHAPES)]
+fn parse_text(bencher: Bencher, shape: Shape) {
+    let body = shape.text(1);
+    bencher
+        .counter(BytesCount::of_str(&body))
+        .bench(|| text::parse(black_box(body.as_bytes()), Validation::Legacy));
+}
+
+#[divan::bench(args = SHAPES)]
+fn parse_protobuf(bencher: Bencher, shape: Shape) {
+    let mut body = Vec::new();
+    protobuf::encode(&mut body, &shape.families(1));
+    bencher.counter(BytesCount::of_slice(&body)).bench(|| protobuf::decode(black_box(&body), &Limits::NONE));
+}
+
+#[divan::bench(args = SHAPES)]
+fn check_alone(bencher: Bencher, shape: Shape) {
+    let (families, key, hash) = (shape.families(1), key(1), SeriesHash::default());
+    bencher
+        .counter(ItemsCount::new(shape.series()))
+        .bench(|| check::alone(black_box(&families), key.labels(), &hash));
+}
+
+/// New values for what a group has, beside so many other groups.
+#[divan::bench(args = [10, 10_000])]
+fn apply_new_values(bencher: Bencher, groups: usize) {
+    let store = store_of(groups);
+    let mut made = 0;
+    bencher
+        .with_inputs(|| {
+            made += 1;
+            push(made * 7919 % groups, Shape::Families(10), made)
+        })
+        .bench_local_values(|change| store.make(change));
+}
+
+/// A group that comes to be, beside so many others.
+#[divan::bench(args = [10, 10_000])]
+fn apply_new_group(bencher: Bencher, groups: usize) {
+    let store = store_of(groups);
+    let mut made = groups;
+    bencher
+        .with_inputs(|| {
+            made += 1;
+            push(made, Shape::Families(10), 0)
+        })
+        .bench_local_values(|change| store.make(change));
+}
+
+const SCRAPES: [(Syntax, Compression); 5] = [
+    (Syntax::Text, Compression::Identity),
+    (Syntax::Text, Compression::Gzip),
+    (Syntax::Text, Compression::Zstd),
+    (Syntax::OpenMetrics, Compression::Gzip),
+    (Syntax::ProtobufDelimited, Compression::Gzip),
+];
+const SCRAPED_GROUPS: usize = 10_000;
+
+/// A scrape of 10,000 groups of 10 series, all of which have changed since the last one.
+#[divan::bench(args = SCRAPES, sample_count = 10)]
+fn render_all_changed(bencher: Bencher, scrape: (Syntax, Compression)) {
+    render(bencher, scrape, SCRAPED_GROUPS);
+}
+
+/// The same where one group in a hundred has, those that came to be together.
+#[divan::bench(args = SCRAPES, sample_count = 10)]
+fn render_some_changed(bencher: Bencher, scrape: (Syntax, Compression)) {
+    render(bencher, scrape, SCRAPED_GROUPS / 100);
+}
+
+/// The same where none has.
+#[divan::bench(args = SCRAPES, sample_count = 10)]
+fn render_unchanged(bencher: Bencher, scrape: (Syntax, Compression)) {
+    render(bencher, scrape, 0);
+}
+
+fn render(bencher: Bencher, (syntax, compression): (Syntax, Compression), changed: usize) {
+    let store = store_of(SCRAPED_GROUPS);
+    let format = Format { syntax, escaping: Escaping::Underscores };
+    let scrape = || expose(&store.snapshot(), &[], format, compression);
+    scrape();
+    let mut value = 0;
+    bencher
+        .with_inputs(|| {
+            value += 1;
+            for group in 0..changed {
+                let _ = store.make(push(group, Shape::Families(10), value)).expect("a good push");
+            }
+        })
+        .bench_local_values(|()| scrape());
+}
+
+/// A push and what it waits for the disk, together with so many others.
+#[divan::bench(args = [1, 64], sample_count = 20)]
+fn journal_append(bencher: Bencher, together: usize) {
+    let directory = tempfile::tempdir().expect("a directory");
+    let storage = Storage { path: directory.path().to_owned(), damage: Damage::Refused, import: None };
+    let store = Store::open(settings(), &storage).expect("an empty directory");
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build().expect("a runtime");
+    let mut value = 0;
+    bencher
+        .counter(ItemsCount::new(together))
+        .with_inputs(|| {
+            value += 1;
+            (0..together).map(|group| push(group, Shape::Families(10), value)).collect::<Vec<_>>()
+        })
+        .bench_local_values(|changes| {
+            let push = |change| store.make(change).expect("a good push");
+            let made: Vec<_> = changes.into_iter().map(push).collect();
+            // The last one is on disk when all are.
+            let last = *made.last().expect("there is one");
+            runtime.block_on(store.durable(last)).expect("the disk works");
+        });
+}
