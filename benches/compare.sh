@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # jobmon's gateway beside Debian's Pushgateway and beside what the machine can do at all, in one run: the same load on each
-# in turn. Prints a table of Markdown. As root, for apt-get; about ten minutes.
+# in turn. Prints a table of Markdown. As root, for apt-get; about a quarter of an hour.
 #
 #   bash benches/compare.sh [GROUPS...]      default: 10 1000 10000 100000
 set -euo pipefail
@@ -40,46 +40,55 @@ scrape() { # curl arguments: seconds
 best() { for _ in 1 2 3 4 5; do "$@"; done | sort -n | head -1; }
 resident() { awk '/VmRSS/ { printf "%.0f", $2 / 1024 }' "/proc/$server/status"; }
 row() { printf '| %s |\n' "$(printf '%s | ' "$@" | sed 's/ | $//')"; }
-# The same groups as `fill`, from the first one on: neighbours, as they are pushed by one machine or deployed together.
-change() { load 8 1 "$1" sequential >/dev/null; }
+# A hundredth of the groups: those that came to be together, as they do when one machine pushes them or a deployment does; or
+# every hundredth, so that something changes everywhere.
+change() { # groups order
+  if [ "$2" = scattered ]; then load 8 1 "$1" scattered; else load 8 1 $(($1 / 100 > 0 ? $1 / 100 : 1)) sequential; fi >/dev/null
+}
+# The run with the middle rate of three.
+loads() { for _ in 1 2 3; do load "$@"; done | sort -n | sed -n 2p; }
 
 measure() { # name groups command...
   local name=$1 groups=$2; shift 2
   start "$@"; ready
   fill "$groups"
-  read -r rate p50 p99 < <(load 8 $seconds "$groups")
-  local all first again changed plain pushing
+  read -r rate p50 p99 < <(loads 8 $seconds "$groups")
+  local all first again near scattered plain pushing memory with_plain restart='' disk=''
   first=$(scrape -H 'Accept-Encoding: gzip')
   again=$(best scrape -H 'Accept-Encoding: gzip')
+  change "$groups" sequential
+  near=$(scrape -H 'Accept-Encoding: gzip')
+  change "$groups" scattered
+  scattered=$(scrape -H 'Accept-Encoding: gzip')
+  memory=$(resident)
   plain=$(best scrape)
   all=$(stat -c %s "$work/scrape")
-  change $((groups / 100 > 0 ? groups / 100 : 1))
-  changed=$(scrape -H 'Accept-Encoding: gzip')
+  with_plain=$(resident)
   (while sleep 1; do scrape >/dev/null; done) & local scraper=$!
   read -r _ _ pushing < <(load 8 $seconds "$groups")
   kill $scraper; wait $scraper 2>/dev/null || true
-  local memory restart disk
-  memory=$(resident)
   stop
-  local begun; begun=$(now)
-  start "$@"; ready; restart=$(since "$begun"); stop
-  disk=$(du -sm "$work/data" 2>/dev/null | cut -f1 || true)
-  rm -rf "$work/data"
-  row "$name" "$groups" "$rate" "$p50" "$p99" "$pushing" "$plain" "$first" "$again" "$changed" \
-    "$(awk -v b="$all" 'BEGIN { printf "%.1f", b / 1e6 }')" "$memory" "$restart" "${disk:-0}"
+  if [ -e "$data" ]; then
+    local begun; begun=$(now)
+    start "$@"; ready; restart=$(since "$begun"); stop
+    disk=$(du -sm "$data" | cut -f1)
+    rm -rf "$data"
+  fi
+  row "$name" "$groups" "$rate" "$p50" "$p99" "$pushing" "$plain" "$first" "$again" "$near" "$scattered" \
+    "$(awk -v b="$all" 'BEGIN { printf "%.1f", b / 1e6 }')" "$memory" "$with_plain" "$restart" "$disk"
 }
 
 echo "$(nproc) processors, $(sed -n 's/^model name.*: //p' /proc/cpuinfo | head -1), $(uname -r), $("$pushgateway" --version 2>&1 | head -1 | cut -d' ' -f1-3)"
 echo
-row server groups 'pushes/s' 'p50 ms' 'p99 ms' 'p99 while scraped' 'scrape s' 'gzip, first' 'gzip, unchanged' 'gzip, 1 % changed' MB 'RSS MB' 'restart s' 'disk MB'
-row --- --- --- --- --- --- --- --- --- --- --- --- --- ---
+row server groups 'pushes/s' 'p50 ms' 'p99 ms' 'p99 while scraped' 'scrape s' 'gzip, first' 'gzip, unchanged' '1 % changed' '1 %, scattered' MB 'RSS MB' 'with plain' 'restart s' 'disk MB'
+row --- --- --- --- --- --- --- --- --- --- --- --- --- --- --- ---
 data="$work/data"
 for groups in "$@"; do
   measure 'jobmon, memory' "$groups" "$jobmon" gateway --web.listen-address=127.0.0.1:$port --log.level=error
   # What HTTP costs at all: for the pushes, and for sending what was scraped, plain and compressed.
   cp "$work/scrape" "$work/blob"
   start "$bare" 127.0.0.1:$port "$work/blob"; sleep 0.2
-  read -r rate p50 p99 < <(load 8 $seconds "$groups")
+  read -r rate p50 p99 < <(loads 8 $seconds "$groups")
   plain=$(for _ in 1 2 3 4 5; do curl -s -o "$work/scrape" -w '%{time_total}\n' "$url/"; done | sort -n | head -1)
   stop
   gzip -1 -k "$work/blob"
@@ -87,7 +96,7 @@ for groups in "$@"; do
   zipped=$(for _ in 1 2 3 4 5; do curl -s -o "$work/scrape" -w '%{time_total}\n' "$url/"; done | sort -n | head -1)
   stop
   rm "$work/blob.gz"
-  row 'bare HTTP' "$groups" "$rate" "$p50" "$p99" '' "$plain" '' "$zipped" '' '' '' '' ''
+  row 'bare HTTP' "$groups" "$rate" "$p50" "$p99" '' "$plain" '' "$zipped" '' '' '' '' '' '' ''
   measure 'jobmon, journal' "$groups" "$jobmon" gateway --web.listen-address=127.0.0.1:$port --log.level=error --storage.path="$data"
   measure 'Pushgateway, unchecked' "$groups" "$pushgateway" --web.listen-address=127.0.0.1:$port --log.level=error \
     --push.disable-consistency-check --persistence.file="$data"
@@ -105,7 +114,7 @@ for storage in "" --storage.path="$data"; do
   start "$jobmon" gateway --web.listen-address=127.0.0.1:$port --log.level=error $storage; ready
   fill "$groups"
   # shellcheck disable=SC2046
-  row "jobmon${storage:+, journal}" $(load 64 $seconds "$groups" | tr ' ' '\n')
+  row "jobmon${storage:+, journal}" $(loads 64 $seconds "$groups" | tr ' ' '\n')
   stop
   rm -rf "$data"
 done

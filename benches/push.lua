@@ -1,6 +1,7 @@
--- Pushes ten series to one of many groups: wrk -s push.lua URL -- GROUPS [sequential]
+-- Pushes ten series to one of many groups: wrk -s push.lua URL -- GROUPS [sequential|scattered]
+-- Chosen by chance; one after the other; or every hundredth.
 -- Bodies are made beforehand, so that the generator costs little.
-local bodies, groups, sequential, thread_number = {}, 10, false, 0
+local bodies, groups, order = {}, 10, nil
 local threads = 0
 
 function setup(thread)
@@ -10,7 +11,7 @@ end
 
 function init(arguments)
   groups = tonumber(arguments[1] or "10")
-  sequential = arguments[2] == "sequential"
+  order = arguments[2]
   math.randomseed(number + 1)
   next_group = number
   for i = 1, 64 do
@@ -26,9 +27,9 @@ end
 
 function request()
   local group
-  if sequential then
+  if order then
     group = next_group % groups
-    next_group = next_group + 1
+    next_group = next_group + (order == "scattered" and 100 or 1)
   else
     group = math.random(0, groups - 1)
   end

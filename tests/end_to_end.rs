@@ -1,9 +1,13 @@
 //! From a command to a real Prometheus.
 
+use std::fmt::Write as _;
+use std::io::{BufRead as _, BufReader, Read as _, Write as _};
+use std::net::TcpStream;
+
 use nix::sys::signal::Signal;
 
-use crate::harness::peers::{Suite, prometheus, pushgateway};
-use crate::harness::{gateway, job, sample, wait_for};
+use crate::harness::peers::{Suite, prometheus, prometheus_every, pushgateway};
+use crate::harness::{gateway, http, job, released_gateway, sample, wait_for};
 
 /// Counts items until it is told how to end: by a code, or by a signal of its own.
 const COUNTING_JOB: &str = r#"
@@ -178,4 +182,70 @@ fn a_signal_reaches_the_command_and_its_result_prometheus() {
     assert_eq!(run.end().code(), Some(143));
     wait_for("its end to be seen", || prometheus.query("jobmon_exit_code{job=\"stopped\"} == 143"));
     assert_eq!(prometheus.query("jobmon_term_signal{job=\"stopped\"}"), Some(15.0));
+}
+
+const MANY_GROUPS: usize = 100_000;
+
+/// Pushes ten series to each of many groups, over one connection, on which requests do not wait for answers.
+fn push_many(host: &str, groups: std::ops::Range<usize>) {
+    let stream = TcpStream::connect(host).expect("it listens");
+    let mut answers = BufReader::new(stream.try_clone().expect("copied"));
+    let body = (0..10).fold(String::new(), |mut body, i| {
+        write!(body, "# TYPE many_{i} gauge\nmany_{i} {i}.5\n").expect("a String grows");
+        body
+    });
+    let groups: Vec<usize> = groups.collect();
+    for some in groups.chunks(100) {
+        let requests = some.iter().fold(String::new(), |mut requests, group| {
+            let path = format!("/metrics/job/many/instance/machine-{group}");
+            write!(
+                requests,
+                "PUT {path} HTTP/1.1\r\nHost: x\r\nContent-Length: {}\r\n\r\n{body}",
+                body.len()
+            )
+            .expect("a String grows");
+            requests
+        });
+        (&stream).write_all(requests.as_bytes()).expect("taken");
+        for _ in some {
+            let mut head = String::new();
+            while !head.ends_with("\r\n\r\n") {
+                assert_ne!(answers.read_line(&mut head).expect("an answer"), 0, "{head}");
+            }
+            assert!(head.starts_with("HTTP/1.1 200 ") && head.contains("content-length: 0\r\n"), "{head}");
+        }
+    }
+}
+
+/// All of what a large fleet pushes arrives in one scrape, compressed as Prometheus asks for it.
+#[test]
+fn a_real_prometheus_scrapes_more_than_a_million_series() {
+    let gateway = released_gateway();
+    let (host, _) = http::split(&gateway.url);
+    std::thread::scope(|scope| {
+        for part in 0..4 {
+            let groups = part * MANY_GROUPS / 4..(part + 1) * MANY_GROUPS / 4;
+            scope.spawn(move || push_many(host, groups));
+        }
+    });
+    let prometheus = prometheus_every(10, Suite::Newest, &gateway.url, &[]);
+    wait_for("a scrape", || prometheus.query("up"));
+    let samples = prometheus.query("scrape_samples_scraped").expect("it tells of each scrape");
+    let error = http::get(&format!("{}/api/v1/targets", prometheus.url)).text();
+    assert_eq!((prometheus.query("up"), samples >= 12.0 * MANY_GROUPS as f64), (Some(1.0), true), "{error}");
+    assert!(error.contains(r#""lastError":"""#), "{error}");
+    for i in 0..10_u32 {
+        let query = |query: &str| prometheus.query(&query.replace('$', &format!("many_{i}")));
+        assert_eq!(query("count($)"), Some(MANY_GROUPS as f64));
+        assert_eq!(query("min($)"), Some(f64::from(i) + 0.5));
+        assert_eq!(query("max($)"), Some(f64::from(i) + 0.5));
+    }
+    assert_eq!(prometheus.query("count(push_time_seconds)"), Some(MANY_GROUPS as f64));
+    // It asked for gzip, and this is what it got.
+    let zipped =
+        http::request("GET", &format!("{}/metrics", gateway.url), &[("Accept-Encoding", "gzip")], b"");
+    let mut text = String::new();
+    flate2::bufread::GzDecoder::new(&zipped.body[..]).read_to_string(&mut text).expect("one stream of gzip");
+    assert!(zipped.body.len() < text.len() / 5, "{} bytes", zipped.body.len());
+    assert_eq!(text.lines().filter(|line| line.starts_with("many_")).count(), 10 * MANY_GROUPS);
 }

@@ -106,10 +106,15 @@ pub fn prometheus(suite: Suite, target: &str) -> Server {
 
 /// The same with more flags.
 pub fn prometheus_with(suite: Suite, target: &str, flags: &[&str]) -> Server {
+    prometheus_every(1, suite, target, flags)
+}
+
+/// The same, scraping every so many seconds; each scrape may take as long.
+pub fn prometheus_every(seconds: u32, suite: Suite, target: &str, flags: &[&str]) -> Server {
     let directory = temporary_directory();
     let (host, _) = http::split(target);
     let config = format!(
-        "global: {{scrape_interval: 1s}}\nscrape_configs:\n- job_name: pushed\n  honor_labels: true\n  \
+        "global: {{scrape_interval: {seconds}s, scrape_timeout: {seconds}s}}\nscrape_configs:\n- job_name: pushed\n  honor_labels: true\n  \
          static_configs: [{{targets: ['{host}']}}]\n"
     );
     fs::write(directory.path().join("prometheus.yml"), config).expect("writable");

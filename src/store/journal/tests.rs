@@ -281,3 +281,95 @@ fn a_damaged_snapshot_gives_way_to_the_one_before() {
     let store = open(directory.path(), Damage::LeftOut).expect("it goes on");
     assert!(exposed(&store).contains("m{"), "what can be read is there");
 }
+
+/// A journal of some megabytes, whose records were brought to disk sixteen at a time, and where each of them begins.
+fn large() -> (Vec<u8>, Vec<usize>) {
+    let (mut bytes, mut begins) = (Vec::new(), Vec::new());
+    for number in 1..=LARGE_RECORDS {
+        let series: String =
+            (0..100).map(|i| format!("m{{i=\"{i}\",k=\"{}\"}} {number}\n", "v".repeat(20))).collect();
+        let change = push(PushMode::ReplaceGroup, &format!("job{}", number % LARGE_GROUPS), &series, 1);
+        begins.push(bytes.len());
+        let synced = (number - 1) / 16 * 16;
+        let payload = record::of_change(&change);
+        frame::write(&mut bytes, frame::Frame { number, synced, payload: &payload });
+    }
+    (bytes, begins)
+}
+
+const LARGE_RECORDS: u64 = 500;
+const LARGE_GROUPS: u64 = 100;
+
+/// The number that each group was pushed last, where only some records are left.
+fn last_numbers(is_left: impl Fn(u64) -> bool) -> Vec<String> {
+    let mut last = std::collections::BTreeMap::new();
+    for number in (1..=LARGE_RECORDS).filter(|number| is_left(*number)) {
+        last.insert(format!("job{}", number % LARGE_GROUPS), number);
+    }
+    last.into_iter().map(|(job, number)| format!("{job} {number}")).collect()
+}
+
+/// The same as it is exposed, where every group has all of one push.
+fn exposed_numbers(store: &Store) -> Vec<String> {
+    let mut seen = std::collections::BTreeMap::<String, Vec<String>>::new();
+    let text = exposed(store);
+    for line in text.lines().filter(|line| line.starts_with("m{")) {
+        let (series, value) = line.rsplit_once(' ').expect("a sample has a value");
+        let job =
+            series.split("job=\"").nth(1).and_then(|rest| rest.split('"').next()).expect("it has a job");
+        seen.entry(job.to_owned()).or_default().push(value.to_owned());
+    }
+    let number = |(job, mut values): (String, Vec<String>)| {
+        assert_eq!(values.len(), 100, "{job} is whole");
+        values.dedup();
+        format!("{job} {}", values.join(" "))
+    };
+    seen.into_iter().map(number).collect()
+}
+
+#[test]
+fn large_journals_are_cut_and_damaged_anywhere() {
+    let (bytes, begins) = large();
+    assert!(bytes.len() > 2_000_000);
+    let directory = tempfile::tempdir().expect("a directory");
+    let file = directory.path().join("journal-00000000000000000001");
+    let write = |bytes: &[u8]| {
+        for entry in fs::read_dir(directory.path()).expect("there").flatten() {
+            fs::remove_file(entry.path()).expect("ours");
+        }
+        fs::write(&file, bytes).expect("writable");
+    };
+    // Another place each time the tests run.
+    let random = std::hash::RandomState::new();
+    for round in 0..12_u64 {
+        let at = usize::try_from(std::hash::BuildHasher::hash_one(&random, round) % bytes.len() as u64)
+            .expect("small");
+        let before = begins.partition_point(|begin| *begin <= at) as u64 - 1;
+        write(&bytes[..at]);
+        let store =
+            open(directory.path(), Damage::Refused).unwrap_or_else(|error| panic!("cut at {at}: {error}"));
+        assert_eq!(exposed_numbers(&store), last_numbers(|number| number <= before), "cut at {at}");
+        drop(store);
+        let mut damaged = bytes.clone();
+        damaged[at] ^= 1 << (round % 8);
+        write(&damaged);
+        let was_synced = before < (LARGE_RECORDS - 1) / 16 * 16;
+        match open(directory.path(), Damage::Refused) {
+            Ok(store) => {
+                assert!(!was_synced, "byte {at} of record {}", before + 1);
+                assert_eq!(exposed_numbers(&store), last_numbers(|number| number <= before), "byte {at}");
+            }
+            Err(StorageError::Damaged { at: found, .. }) => {
+                assert!(
+                    was_synced
+                        && begins.contains(&usize::try_from(found).expect("small"))
+                        && found <= at as u64,
+                    "byte {at}: {found}"
+                );
+                let store = open(directory.path(), Damage::LeftOut).expect("it goes on");
+                assert_eq!(exposed_numbers(&store), last_numbers(|number| number != before + 1), "byte {at}");
+            }
+            Err(other) => panic!("{other}"),
+        }
+    }
+}
