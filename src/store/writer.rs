@@ -110,7 +110,7 @@ impl State {
     pub(super) fn restore(&mut self, stored: &mut StoredGroup) -> bool {
         self.sequence = self.sequence.max(stored.group.sequence);
         let Ok(slot) = self.add_group(stored.group.clone()) else { return false };
-        let mut group = self.snapshot.group(slot).clone();
+        let mut group = self.take_group(slot);
         group.families.reserve_exact(stored.families.len());
         self.failed_groups += usize::from(!group.has_succeeded());
         for (family, pushed_at, exposed) in &mut stored.families {
@@ -199,7 +199,8 @@ impl State {
     /// Takes a push that was judged. Where there is a quarantine, its series are not known yet: every family starts aside,
     /// and what fits beside the rest is let out.
     fn apply(&mut self, push: &mut Push, series: &[Vec<Fingerprint>]) -> Verdict {
-        let (slot, mut group) = self.group(&push.key, push.at)?;
+        let slot = self.slot(&push.key, push.at)?;
+        let mut group = self.take_group(slot);
         let replaced = |name: &str| push.mode == PushMode::ReplaceGroup || push.has_family(name);
         let old = self.take_out_replaced(slot, &mut group, replaced);
         let mut freed: BTreeSet<Arc<str>> = old.keys().cloned().collect();
@@ -276,14 +277,13 @@ impl State {
 
     fn delete(&mut self, key: &GroupingKey) {
         let Some(slot) = self.slots.remove(key) else { return };
-        let mut group = self.snapshot.group(slot).clone();
+        self.snapshot.take_times(slot);
+        let mut group = self.take_group(slot);
         self.failed_groups = self.failed_groups.saturating_sub(usize::from(!group.has_succeeded()));
         let old = self.take_out_replaced(slot, &mut group, |_| true);
         self.drop_empty(old.values());
-        self.snapshot.take_times(slot);
         self.index.remove_group(&group);
         self.snapshot.by_key.remove(key);
-        self.snapshot.groups.set(slot as usize, None);
         self.free_slots.push(slot);
         self.let_out(self.quarantine.touched_by(old.keys().map(|name| &**name)));
     }
@@ -303,7 +303,7 @@ impl State {
             Some(slot) => *slot,
             None if self.failed_groups >= self.rules.failed_groups_max => return,
             None => {
-                let Ok((slot, _)) = self.group(key, at) else { return };
+                let Ok(slot) = self.slot(key, at) else { return };
                 self.failed_groups += 1;
                 slot
             }
@@ -313,18 +313,23 @@ impl State {
         segments_mut(&mut self.snapshot.exposed, PUSH_FAILURE_TIME_NUMBER).touch(slot);
     }
 
-    /// A copy of the group to change, or a new one, which is stored already.
-    fn group(&mut self, key: &GroupingKey, at: UnixNanos) -> Result<(Slot, Group), StoreError> {
+    /// Takes a group out of its slot to change it. It is copied only where a reader has it.
+    fn take_group(&mut self, slot: Slot) -> Group {
+        let group = self.snapshot.groups.get_mut(slot as usize).and_then(Option::take);
+        Arc::unwrap_or_clone(group.expect("it is there"))
+    }
+
+    /// The slot of a group, which is made if there is none.
+    fn slot(&mut self, key: &GroupingKey, at: UnixNanos) -> Result<Slot, StoreError> {
         if let Some(slot) = self.slots.get(key) {
-            return Ok((*slot, self.snapshot.group(*slot).clone()));
+            return Ok(*slot);
         }
         let groups = self.snapshot.len();
         if groups >= self.rules.groups_max {
             return Err(StoreError::TooManyGroups(groups));
         }
         self.sequence += 1;
-        let slot = self.add_group(Group::new(key.clone(), at, self.sequence))?;
-        Ok((slot, self.snapshot.group(slot).clone()))
+        Ok(self.add_group(Group::new(key.clone(), at, self.sequence))?)
     }
 
     /// Gives a group a slot.
