@@ -15,6 +15,8 @@ use super::snapshot::Snapshots;
 
 /// Bytes of records that may wait for the disk.
 const PENDING_BYTES_MAX: usize = 64 * 1024 * 1024;
+/// Room that is kept for records while there are none.
+const ROOM_BYTES_MAX: usize = 1024 * 1024;
 /// How long records wait for others that may come.
 const PATIENCE_MAX: Duration = Duration::from_millis(1);
 /// How long the disk is left alone after it has failed.
@@ -128,8 +130,8 @@ impl Queue {
         self.more.notify_one();
     }
 
-    /// Takes all records, when there are some; nothing when none will come any more.
-    fn take(&self, pace: Pace) -> Option<Batch> {
+    /// Takes all records, when there are some, and leaves room for the next ones; nothing when none will come any more.
+    fn take(&self, pace: Pace, room: Vec<u8>) -> Option<Batch> {
         let mut pending = self.pending.lock();
         pending.awaited = pending.synced + pace.together;
         while pending.bytes.is_empty() && !pending.closed {
@@ -141,7 +143,8 @@ impl Queue {
         let is_early = |pending: &mut Pending| pending.last < pending.awaited && !pending.closed;
         self.more.wait_while_for(&mut pending, is_early, pace.patience);
         let (first, last) = (pending.synced + 1, pending.last);
-        Some(Batch { bytes: std::mem::take(&mut pending.bytes), first, last, cut: pending.cut.take() })
+        let bytes = std::mem::replace(&mut pending.bytes, room);
+        Some(Batch { bytes, first, last, cut: pending.cut.take() })
     }
 
     fn synced(&self, last: u64) {
@@ -190,8 +193,8 @@ impl Appender {
     /// Writes until no more records come.
     pub(super) fn run(mut self) {
         let _told = ToldOfPanics(self.queue.clone());
-        let mut pace = Pace::default();
-        while let Some(batch) = self.queue.take(pace) {
+        let (mut pace, mut room) = (Pace::default(), Vec::new());
+        while let Some(batch) = self.queue.take(pace, room) {
             let begun = Instant::now();
             let written = self.write(&batch).or_else(|error| self.write_when_it_works(&batch, error));
             if written.is_err() {
@@ -201,6 +204,9 @@ impl Appender {
             self.queue.synced(batch.last);
             self.progress.send_modify(|progress| *progress = Progress { synced: batch.last, failed: None });
             self.snapshots.written(batch.bytes.len() as u64, &self.queue);
+            room = batch.bytes;
+            room.clear();
+            room.shrink_to(ROOM_BYTES_MAX);
         }
     }
 
