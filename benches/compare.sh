@@ -9,7 +9,10 @@ cd "$(dirname "$0")/.."
 [ $# -gt 0 ] || set -- 10 1000 10000 100000
 seconds=${SECONDS_EACH:-5}
 
-command -v wrk >/dev/null || apt-get install -qq -y wrk >/dev/null
+if ! command -v wrk >/dev/null || ! command -v curl >/dev/null; then
+  apt-get update -qq
+  apt-get install -qq -y --no-install-recommends wrk curl >/dev/null
+fi
 work=$(mktemp -d)
 server=
 trap 'kill $server 2>/dev/null || true; rm -rf "$work"' EXIT

@@ -55,6 +55,11 @@ impl Index {
         &self.hash
     }
 
+    /// Whether the gateway itself exposes nothing of another type under a name.
+    pub(super) fn may_be_exposed(&self, name: &str, kind: MetricType) -> bool {
+        self.own.get(name).is_none_or(|own| *own == kind)
+    }
+
     /// Takes a group in.
     ///
     /// # Errors

@@ -105,7 +105,8 @@ impl State {
         verdict
     }
 
-    /// Takes in a group of a snapshot, and leaves what it does not need. It was judged when it was pushed.
+    /// Takes in a group of a snapshot, and leaves what it does not need. It was judged when it was pushed, but for what the
+    /// gateway itself exposes, which may be another version's now.
     /// Returns false where it cannot be beside another one.
     pub(super) fn restore(&mut self, stored: &mut StoredGroup) -> bool {
         self.sequence = self.sequence.max(stored.group.sequence);
@@ -115,10 +116,12 @@ impl State {
         self.failed_groups += usize::from(!group.has_succeeded());
         for (family, pushed_at, exposed) in &mut stored.families {
             match exposed {
-                Exposed::Yes(series) => {
+                Exposed::Yes(series) if self.index.may_be_exposed(&family.name, family.kind) => {
                     group.families.push(self.put_in(slot, &group, family, series, *pushed_at));
                 }
-                Exposed::No => group.families.push(self.put_aside(&group, family, *pushed_at).0),
+                Exposed::Yes(_) | Exposed::No => {
+                    group.families.push(self.put_aside(&group, family, *pushed_at).0);
+                }
             }
         }
         group.families.sort_by(|a, b| a.head.name.cmp(&b.head.name));

@@ -61,6 +61,8 @@ impl Journal {
             import(file, &directory, &mut state.lock())?;
         }
         let end = replay::replay(&directory, storage.damage, &mut state.lock())?;
+        // What stood in the way of some may be gone, or left out.
+        state.lock().judge_aside();
         if end.was_damaged {
             // What could be read is whole again, and needs no repair the next time.
             let repaired = state.lock().snapshot();

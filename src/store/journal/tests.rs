@@ -5,14 +5,18 @@ use std::fs;
 use std::path::Path;
 
 use super::*;
-use crate::exposition::{Compression, Format, Validation, text};
+use crate::exposition::{Compression, Format, MetricType, Validation, text};
 use crate::grouping::GroupingKey;
 use crate::store::expose::expose;
-use crate::store::{Push, PushMode, Rules, Settings, Store, StoreError, UnixNanos};
+use crate::store::{Push, PushMode, Rules, Settings, Store, StoreError, StoredFamily, UnixNanos};
 
 fn settings() -> Settings {
     let rules = Rules { quarantine: false, groups_max: 1000, failed_groups_max: 10 };
     Settings { own: HashMap::new(), rules }
+}
+
+fn storage(path: &Path) -> Storage {
+    Storage { path: path.to_owned(), damage: Damage::Refused, import: None }
 }
 
 fn open(path: &Path, damage: Damage) -> std::result::Result<Store, StorageError> {
@@ -280,6 +284,50 @@ fn a_damaged_snapshot_gives_way_to_the_one_before() {
     assert!(open(directory.path(), Damage::Refused).is_err(), "nothing is never what was pushed");
     let store = open(directory.path(), Damage::LeftOut).expect("it goes on");
     assert!(exposed(&store).contains("m{"), "what can be read is there");
+}
+
+/// Whatever the rules are when it is read again, nothing that was answered is lost, and nothing is exposed that contradicts.
+#[test]
+fn what_was_kept_aside_is_kept_aside_again() {
+    let directory = tempfile::tempdir().expect("a directory");
+    let mut lenient = settings();
+    lenient.rules.quarantine = true;
+    let store = Store::open(lenient.clone(), &storage(directory.path())).expect("it is new");
+    make(&store, push(PushMode::ReplaceGroup, "a", "# TYPE m gauge\nm 1\n", 1));
+    make(&store, push(PushMode::ReplaceGroup, "b", "# TYPE m counter\nm 2\nother 3\n", 2));
+    let expected = exposed(&store);
+    assert!(expected.contains("# TYPE m gauge\nm{") && expected.contains("other{"), "{expected}");
+    assert_eq!(expected.lines().filter(|line| line.starts_with("m{")).count(), 1, "{expected}");
+    drop(store);
+    for settings in [settings(), lenient] {
+        let store = Store::open(settings, &storage(directory.path())).expect("it is whole");
+        assert_eq!((exposed(&store), store.snapshot().aside), (expected.clone(), 1));
+        let snapshot = store.snapshot();
+        let reasons: Vec<_> =
+            snapshot.groups().flat_map(|group| group.families()).filter_map(StoredFamily::aside).collect();
+        assert!(reasons[0].to_string().contains("is not a GAUGE"), "{reasons:?}");
+    }
+    let store = Store::open(settings(), &storage(directory.path())).expect("it is whole");
+    make(&store, Change::Delete(key("a")));
+    assert!(
+        exposed(&store).contains("# TYPE m counter\nm{instance=\"\",job=\"b\""),
+        "its turn has come: {}",
+        exposed(&store)
+    );
+}
+
+/// What was pushed before the gateway had a family of that name stands in nobody's way.
+#[test]
+fn a_snapshot_does_not_contradict_what_the_gateway_exposes_now() {
+    let (directory, exposed_before) = with_snapshots();
+    assert!(exposed_before.contains("# TYPE m gauge"));
+    let own = HashMap::from([("m".to_owned(), MetricType::Counter)]);
+    let store = Store::open(Settings { own, ..settings() }, &storage(directory.path())).expect("it is whole");
+    assert!(!exposed(&store).contains("\nm{"), "{}", exposed(&store));
+    assert_eq!(store.snapshot().aside, 40);
+    drop(store);
+    let store = open(directory.path(), Damage::Refused).expect("it is whole");
+    assert_eq!((sorted(&exposed(&store)), store.snapshot().aside), (sorted(&exposed_before), 0));
 }
 
 /// A journal of some megabytes, whose records were brought to disk sixteen at a time, and where each of them begins.
