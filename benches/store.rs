@@ -64,7 +64,7 @@ fn push(group: usize, shape: Shape, value: usize) -> Change {
 
 fn settings() -> Settings {
     let rules = Rules { quarantine: false, groups_max: usize::MAX, failed_groups_max: 0 };
-    Settings { own: HashMap::new(), rules }
+    Settings::new(HashMap::new(), rules)
 }
 
 fn store_of(groups: usize) -> Store {
@@ -172,7 +172,7 @@ fn render(bencher: Bencher, (syntax, compression): (Syntax, Compression), change
 fn journal_append(bencher: Bencher, together: usize) {
     let directory = tempfile::tempdir().expect("a directory");
     let storage = Storage { path: directory.path().to_owned(), damage: Damage::Refused, import: None };
-    let store = Store::open(settings(), &storage).expect("an empty directory");
+    let store = Store::open(settings(), &storage, UnixNanos(1).into()).expect("an empty directory");
     let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build().expect("a runtime");
     let mut value = 0;
     bencher

@@ -3,6 +3,8 @@
 //! The path is `/metrics/job/<job>{/<name>/<value>}`; a `@base64` after `job` or a name says that the value is in
 //! base64 (RFC 4648, section 5), so that it may be empty or hold a slash.
 
+mod selector;
+
 use std::collections::BTreeMap;
 use std::fmt;
 
@@ -16,6 +18,8 @@ use crate::exposition::labels::{
 };
 use crate::exposition::series::INSTANCE_LABEL;
 use crate::exposition::text::go::quote;
+
+pub use selector::{Selector, SelectorError};
 
 /// The label that every grouping key has.
 pub const JOB_LABEL: &str = "job";
@@ -111,6 +115,23 @@ impl GroupingKey {
             push_base64(&mut path, name, value);
         }
         path
+    }
+
+    /// A name for the group that a URL can hold as one segment: its path, in base64.
+    pub fn to_id(&self) -> String {
+        BASE64.encode(self.to_path())
+    }
+
+    /// The key of an id.
+    pub fn from_id(id: &str) -> Option<Self> {
+        let path = BASE64.decode(id).ok()?;
+        let rest = path.strip_prefix(b"/")?;
+        let decoded: Vec<u8> = percent_encoding::percent_decode(rest).collect();
+        let pairs = split_labels(&[b"/", &decoded[..]].concat(), Validation::Utf8).ok()?;
+        let (_, job) = pairs.iter().find(|(name, _)| name == JOB_LABEL)?;
+        let key = Self::new(job, pairs.iter().map(|(name, value)| (name.as_str(), value.as_str())));
+        // One group has one id.
+        (key.to_id() == id).then_some(key)
     }
 
     /// Value of the `job` label.

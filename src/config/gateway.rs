@@ -32,6 +32,8 @@ pub struct GatewayConfig {
     pub names: Validation,
     /// Where what is pushed is kept, if not in memory only.
     pub storage: Option<StorageConfig>,
+    /// What is promised for groups.
+    pub promises: PromisesConfig,
     /// What a stranger can cost at most.
     pub limits: Limits,
     /// What is said on stderr.
@@ -154,6 +156,7 @@ pub fn gateway_config(call: &GatewayCall) -> Result<GatewayConfig, BadFlag> {
         },
         names: if on("push.enable-utf8-names") { Validation::Utf8 } else { Validation::Legacy },
         storage: storage(path("storage.path"), path("persistence.file"), on("storage.repair"))?,
+        promises: promises(&flags)?,
         limits: limits(&flags)?,
         log_level: flags.one("log.level", log_level)?,
         log_format: flags.one("log.format", log_format)?,
@@ -195,6 +198,47 @@ fn storage(
         return Err(BadFlag { flag: "storage.repair", value: "true".to_owned(), problem });
     }
     Ok(path.map(|path| StorageConfig { path, repair, import: persistence_file }))
+}
+
+/// What is promised for groups.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct PromisesConfig {
+    /// How long after the last push series go where no push asks for it.
+    pub default_ttl: Option<Duration>,
+    /// How long they stay at most.
+    pub ttl_max: Option<Duration>,
+    /// How long push times stay after that.
+    pub retention: Duration,
+    /// File with what holds for some groups.
+    pub rules_file: Option<PathBuf>,
+    /// What the metric is called that tells whether pushes come.
+    pub liveness_name: String,
+}
+
+fn promises(flags: &Flags<'_>) -> Result<PromisesConfig, BadFlag> {
+    let ttl_max = flags.one("push.max-ttl", values::duration_or_none)?;
+    let default_ttl = flags.one("push.default-ttl", |text| match values::duration_or_none(text)? {
+        Some(ttl) if ttl_max.is_some_and(|max| ttl > max) => Err("it is more than --push.max-ttl".to_owned()),
+        ttl => Ok(ttl),
+    })?;
+    Ok(PromisesConfig {
+        default_ttl,
+        ttl_max,
+        retention: flags.one("push.tombstone-retention", values::duration)?,
+        rules_file: Some(flags.text("push.rules-file")).filter(|path| !path.is_empty()).map(PathBuf::from),
+        liveness_name: flags.one("liveness.metric-name", liveness_name)?,
+    })
+}
+
+/// A name that nothing else has that the gateway exposes.
+fn liveness_name(text: &str) -> Result<String, String> {
+    let is_taken = ["push_", "pushgateway_", "jobmon_", "process_"].iter().any(|prefix| text.starts_with(prefix));
+    match text {
+        "push_up" => Ok(text.to_owned()),
+        _ if is_taken => Err("that is a name of the gateway's own; write another one".to_owned()),
+        _ if Validation::Legacy.is_metric_name(text) => Ok(text.to_owned()),
+        _ => Err("write a name of a metric, such as push_up".to_owned()),
+    }
 }
 
 fn limits(flags: &Flags<'_>) -> Result<Limits, BadFlag> {
@@ -406,6 +450,11 @@ mod tests {
             ("log.level", "loud"),
             ("log.format", "xml"),
             ("persistence.interval", "x"),
+            ("push.default-ttl", "soon"),
+            ("push.max-ttl", "-1"),
+            ("push.tombstone-retention", ""),
+            ("liveness.metric-name", "1up"),
+            ("liveness.metric-name", "push_time_seconds"),
             ("web.external-url", "%zz"),
         ] {
             let error = config(&[(flag, value)]).expect_err(flag);

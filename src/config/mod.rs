@@ -23,7 +23,9 @@ use crate::cli::{RunCall, SpoolCall};
 use crate::deliver::{Access, Proxy, SpoolPlace, Target};
 use crate::exposition::labels::Labels;
 use crate::grouping::GroupingKey;
+pub use values::duration;
 pub use gateway::{
+    PromisesConfig,
     Address, BadFlag, Consistency, GatewayConfig, Limits, Listen, LogFormat, Paths, StorageConfig,
     gateway_config,
 };

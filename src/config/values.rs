@@ -54,7 +54,11 @@ pub(super) fn grouping_label(text: &str) -> Judged<(String, String)> {
     }
 }
 
-pub(super) fn duration(text: &str) -> Judged<Duration> {
+/// Reads a duration: `90s`, `1m30s`, `250ms`, or a number of seconds.
+///
+/// # Errors
+/// How to write one.
+pub fn duration(text: &str) -> Judged<Duration> {
     let bare = text.parse::<f64>().ok().map(Duration::try_from_secs_f64);
     let parsed = match bare {
         Some(Ok(duration)) => Some(duration),

@@ -441,6 +441,12 @@ impl Flaw {
     }
 }
 
+/// The fault that a family of another type than it has to be is.
+pub fn type_conflict(family: &MetricFamily, grouping: &Labels, expected: MetricType) -> Inconsistent {
+    let metric = family.metrics.first().map_or_else(String::new, |metric| describe_all(metric, Some(grouping)));
+    Inconsistent::TypeConflict { family: family.name.clone(), metric, expected }
+}
+
 /// The fault that a series which somebody else exposes already would be.
 pub fn duplicate(family: &str, metric: &Metric) -> Inconsistent {
     Inconsistent::DuplicateSeries { family: family.to_owned(), metric: describe(metric) }

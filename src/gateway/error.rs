@@ -32,6 +32,15 @@ pub(super) enum Failure {
     NoHost,
     #[error(transparent)]
     Grouping(#[from] GroupingError),
+    /// A parameter in the query string that means nothing.
+    #[error("the parameter {name}={value:?}: {problem}")]
+    BadParameter { name: String, value: String, problem: String },
+    /// No group has this name in the API.
+    #[error("no group has this id, see /api/v1/groups")]
+    NoSuchGroup,
+    /// A metric that is in none of the groups that it is to be divided into.
+    #[error("a metric of {0:?} has no label job, which group_by names")]
+    NoGroup(String),
     #[error(transparent)]
     Text(ParseError),
     #[error(transparent)]
@@ -43,6 +52,10 @@ pub(super) enum Failure {
     BodyIncomplete,
     #[error("the body is larger than {0} bytes, see --limit.body-size")]
     BodyTooLarge(usize),
+    #[error("the body is larger than {0} bytes, which a rule of --push.rules-file allows its group")]
+    BodyTooLargeForRule(usize),
+    #[error("more than {0} series in one push, which a rule of --push.rules-file allows the group")]
+    TooManySeriesForRule(usize),
     #[error(
         "the labels of the group, once for each series, are larger than {0} bytes, see --limit.push-label-size"
     )]
@@ -131,14 +144,15 @@ impl Failure {
 
     pub(super) fn status(&self) -> StatusCode {
         match self {
-            Self::Misroute(Misroute::NotFound) => StatusCode::NOT_FOUND,
+            Self::Misroute(Misroute::NotFound) | Self::NoSuchGroup => StatusCode::NOT_FOUND,
             Self::Misroute(Misroute::MethodNotAllowed { .. }) => StatusCode::METHOD_NOT_ALLOWED,
             Self::Misroute(Misroute::Redirect { permanent: true, .. }) => StatusCode::MOVED_PERMANENTLY,
             Self::Misroute(Misroute::Redirect { permanent: false, .. }) => StatusCode::TEMPORARY_REDIRECT,
             Self::BodyTooLarge(_)
+            | Self::BodyTooLargeForRule(_)
             | Self::Inflate(InflateError::TooLarge(_))
             | Self::GroupLabelsTooLarge(_) => StatusCode::PAYLOAD_TOO_LARGE,
-            Self::TooMuch(_) => StatusCode::UNPROCESSABLE_ENTITY,
+            Self::TooMuch(_) | Self::TooManySeriesForRule(_) => StatusCode::UNPROCESSABLE_ENTITY,
             Self::HeadersTooLarge(_) => StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE,
             Self::BodyTooSlow | Self::ClientGone => StatusCode::REQUEST_TIMEOUT,
             Self::TooOften | Self::TooManyPasswords | Self::Store(StoreError::TooManyGroups(_)) => {
@@ -153,6 +167,8 @@ impl Failure {
             Self::Misroute(Misroute::BadPath)
             | Self::NoHost
             | Self::Grouping(_)
+            | Self::BadParameter { .. }
+            | Self::NoGroup(_)
             | Self::Text(_)
             | Self::Protobuf(_)
             | Self::Inflate(InflateError::Truncated | InflateError::Corrupt(_))

@@ -13,6 +13,7 @@ pub mod listen;
 mod load;
 pub mod negotiate;
 mod peer;
+mod promises;
 pub mod route;
 mod server;
 mod summary;
@@ -24,15 +25,19 @@ use std::time::{SystemTime, UNIX_EPOCH};
 
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use nix::sys::signal::{SigSet, Signal};
+use nix::time::{ClockId, clock_gettime};
 use tokio::io::AsyncReadExt as _;
 use tokio::sync::Notify;
 use tracing::{info, warn};
 
 use crate::config::{Consistency, GatewayConfig, StorageConfig};
-use crate::store::{Damage, Rules, Settings, Storage, StorageError, Store, UnixNanos};
+use crate::store::{
+    Damage, Moment, OwnNames, Rules, Settings, SteadyNanos, Storage, StorageError, Store, UnixNanos,
+};
 use access::{Access, AccessError};
 use listen::{ListenError, Listener};
 use load::Load;
+use promises::{PushRules, RulesError};
 use route::Layout;
 use server::{About, Shared};
 use telemetry::Telemetry;
@@ -44,7 +49,7 @@ use workers::Workers;
 async fn serve(
     config: GatewayConfig,
     (store, telemetry): (Store, Telemetry),
-    access: Option<Access>,
+    (access, rules): (Option<Access>, PushRules),
     listeners: Vec<Listener>,
     workers: &Workers,
     shutdown: impl Future<Output = ()>,
@@ -54,9 +59,10 @@ async fn serve(
         telemetry,
         layout: Layout { paths: config.paths, names: config.names, admin: config.admin },
         consistency: config.consistency,
+        rules: Arc::new(rules),
         lifecycle: config.lifecycle,
         open_metrics: config.open_metrics,
-        about: About { flags: config.flags, start: now() },
+        about: About { flags: config.flags, start: now().unix },
         access,
         reads: Load::new(&config.limits),
         writes: Load::new(&config.limits),
@@ -81,6 +87,9 @@ pub enum GatewayError {
     /// The web configuration is wrong.
     #[error("--web.config.file: {0}")]
     Access(#[from] AccessError),
+    /// The rules for groups are wrong.
+    #[error("--push.rules-file: {0}")]
+    Rules(#[from] RulesError),
 }
 
 /// Runs a gateway until SIGTERM or SIGINT, or until a request ends it.
@@ -94,6 +103,7 @@ pub fn run(config: GatewayConfig) -> Result<(), GatewayError> {
     signals.thread_block().map_err(std::io::Error::from)?;
     allow_descriptors(config.limits.connections);
     let access = config.web_config.as_deref().map(Access::load).transpose()?;
+    let rules = PushRules::load(&config.promises)?;
     let telemetry = Telemetry::new();
     let store = open_store(&config, &telemetry)?;
     let workers = Workers::start()?;
@@ -104,7 +114,9 @@ pub fn run(config: GatewayConfig) -> Result<(), GatewayError> {
         for listener in &listeners {
             info!(address = %listener, "listening");
         }
-        serve(config, (store.clone(), telemetry), access, listeners, &workers, shutdown).await;
+        let promises = store.clone();
+        tokio::spawn(async move { promises.keep_promises(steady).await });
+        serve(config, (store.clone(), telemetry), (access, rules), listeners, &workers, shutdown).await;
         match tokio::time::timeout(FLUSH_MAX, store.flush()).await {
             Ok(Ok(())) => {}
             Ok(Err(error)) => warn!(%error, "what was pushed last, and not answered, may be lost"),
@@ -123,7 +135,12 @@ fn open_store(config: &GatewayConfig, telemetry: &Telemetry) -> Result<Store, St
         groups_max: config.limits.groups,
         failed_groups_max: config.limits.failed_groups,
     };
-    let settings = Settings { own: telemetry.own_types(), rules };
+    let settings = Settings {
+        own: telemetry.own_types(),
+        names: OwnNames::new(&config.promises.liveness_name),
+        retention: config.promises.retention,
+        rules,
+    };
     let Some(StorageConfig { path, repair, import }) = config.storage.clone() else {
         warn!(
             "pushed metrics are kept in memory only and are lost when the gateway ends, see --storage.path"
@@ -131,7 +148,7 @@ fn open_store(config: &GatewayConfig, telemetry: &Telemetry) -> Result<Store, St
         return Ok(Store::new(settings));
     };
     let damage = if repair { Damage::LeftOut } else { Damage::Refused };
-    let store = Store::open(settings, &Storage { path: path.clone(), damage, import })?;
+    let store = Store::open(settings, &Storage { path: path.clone(), damage, import }, now())?;
     info!(path = %path.display(), groups = store.snapshot().len(), "what was pushed before is there again");
     Ok(store)
 }
@@ -152,10 +169,15 @@ fn allow_descriptors(connections: usize) {
     }
 }
 
-fn now() -> UnixNanos {
+fn now() -> Moment {
     // A clock before 1970 counts as 1970, one after 2262 as 2262.
     let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-    UnixNanos(i64::try_from(since.as_nanos()).unwrap_or(i64::MAX))
+    Moment { unix: UnixNanos(i64::try_from(since.as_nanos()).unwrap_or(i64::MAX)), steady: steady() }
+}
+
+fn steady() -> SteadyNanos {
+    let time = clock_gettime(ClockId::CLOCK_MONOTONIC).expect("every Linux has it");
+    SteadyNanos(time.tv_sec().saturating_mul(1_000_000_000).saturating_add(time.tv_nsec()))
 }
 
 /// Ready when SIGTERM or SIGINT has come in.

@@ -8,6 +8,7 @@ use std::borrow::Cow;
 use hyper::Method;
 use percent_encoding::{AsciiSet, CONTROLS, percent_decode_str, percent_encode};
 
+use super::promises::Asked;
 use crate::config::Paths;
 use crate::exposition::Validation;
 use crate::grouping::{GroupingError, GroupingKey};
@@ -21,6 +22,13 @@ pub enum Route {
         /// What becomes of the rest of the group.
         mode: PushMode,
         /// The group, or why the URL names none.
+        key: Result<GroupingKey, GroupingError>,
+    },
+    /// Replace many groups, which labels of the metrics name.
+    PushTogether,
+    /// The exposition of the groups with some labels.
+    ScrapeGroups {
+        /// The labels, or why the URL names none.
         key: Result<GroupingKey, GroupingError>,
     },
     /// Delete a group.
@@ -38,6 +46,16 @@ pub enum Route {
     ApiStatus,
     /// All groups with their metrics.
     ApiMetrics,
+    /// A page of groups.
+    Groups,
+    /// Delete groups.
+    DeleteGroups,
+    /// The group of an id.
+    Group(String),
+    /// The last runs of the group of an id.
+    Runs(String),
+    /// What the API is.
+    OpenApi,
     /// Delete everything.
     Wipe,
     /// Whether the gateway works.
@@ -105,6 +123,10 @@ enum Place {
     BareQuit,
     ApiStatus,
     ApiMetrics,
+    Groups,
+    GroupOfId(String),
+    RunsOfId(String),
+    OpenApi,
     Wipe,
     Group {
         base64: bool,
@@ -117,7 +139,8 @@ impl Place {
     /// The methods that it knows, and `OPTIONS`.
     fn methods(&self, layout: &Layout) -> &'static str {
         match self {
-            Self::Group { .. } => "DELETE, OPTIONS, POST, PUT",
+            Self::Group { .. } => "DELETE, GET, HEAD, OPTIONS, PATCH, POST, PUT",
+            Self::Groups => "DELETE, GET, HEAD, OPTIONS",
             Self::Wipe => "OPTIONS, PUT",
             // The two are one where there is no prefix.
             Self::Quit | Self::BareQuit if layout.paths.prefix.is_empty() => "GET, OPTIONS, POST, PUT",
@@ -128,7 +151,7 @@ impl Place {
     }
 
     /// What a method asks for here, if anything.
-    fn route(&self, method: &Method, layout: &Layout) -> Option<Route> {
+    fn route(&self, method: &Method, query: Option<&str>, layout: &Layout) -> Option<Route> {
         let reads = matches!(*method, Method::GET | Method::HEAD);
         let key =
             |base64, job: &[u8], labels: &[u8]| GroupingKey::from_path(job, base64, labels, layout.names);
@@ -140,9 +163,15 @@ impl Place {
                 Method::POST => {
                     Some(Route::Push { mode: PushMode::ReplaceFamilies, key: key(*base64, job, labels) })
                 }
+                Method::PATCH => {
+                    Some(Route::Push { mode: PushMode::ReplaceMetrics, key: key(*base64, job, labels) })
+                }
                 Method::DELETE => Some(Route::Delete { key: key(*base64, job, labels) }),
+                Method::GET | Method::HEAD => Some(Route::ScrapeGroups { key: key(*base64, job, labels) }),
                 _ => None,
             },
+            Self::Scrape if *method == Method::PUT && Asked::has(query, "group_by") => Some(Route::PushTogether),
+            Self::Groups if *method == Method::DELETE => Some(Route::DeleteGroups),
             Self::Wipe => (*method == Method::PUT).then_some(Route::Wipe),
             Self::Quit | Self::BareQuit => match *method {
                 Method::GET if self.methods(layout).starts_with("GET") => Some(Route::QuitByGet),
@@ -158,11 +187,15 @@ impl Place {
             Self::Writable => Some(Route::Writable),
             Self::ApiStatus => Some(Route::ApiStatus),
             Self::ApiMetrics => Some(Route::ApiMetrics),
+            Self::Groups => Some(Route::Groups),
+            Self::GroupOfId(id) => Some(Route::Group(id.clone())),
+            Self::RunsOfId(id) => Some(Route::Runs(id.clone())),
+            Self::OpenApi => Some(Route::OpenApi),
         }
     }
 }
 
-const ALL_METHODS: &str = "DELETE, GET, HEAD, OPTIONS, POST, PUT";
+const ALL_METHODS: &str = "DELETE, GET, HEAD, OPTIONS, PATCH, POST, PUT";
 const GROUP: &str = "/metrics/job/";
 const GROUP_BASE64: &str = "/metrics/job@base64/";
 const ASSETS: &str = "/static/";
@@ -192,7 +225,7 @@ pub fn route(method: &Method, path: &str, query: Option<&str>, layout: &Layout) 
             Method::OPTIONS if is_api(&decoded, layout) => Ok(Route::ApiOptions),
             Method::OPTIONS => Ok(Route::Options { allow: place.methods(layout) }),
             _ => place
-                .route(method, layout)
+                .route(method, query, layout)
                 .ok_or_else(|| Misroute::MethodNotAllowed { allow: place.methods(layout) }),
         };
     }
@@ -263,8 +296,17 @@ fn find(path: &[u8], layout: &Layout, case: Case) -> Option<Place> {
     match rest {
         b"/api/v1/status" => return Some(Place::ApiStatus),
         b"/api/v1/metrics" => return Some(Place::ApiMetrics),
+        b"/api/v1/groups" => return Some(Place::Groups),
+        b"/api/v1/openapi.json" => return Some(Place::OpenApi),
         b"/api/v1/admin/wipe" if layout.admin => return Some(Place::Wipe),
         _ => {}
+    }
+    if let Some(rest) = rest.strip_prefix(b"/api/v1/groups/") {
+        let text = |id: &[u8]| Some(String::from_utf8_lossy(id).into_owned()).filter(|id| !id.is_empty());
+        return match rest.strip_suffix(b"/runs") {
+            Some(id) => text(id).map(Place::RunsOfId),
+            None => text(rest).map(Place::GroupOfId),
+        };
     }
     if let Some(name) = case.strip(rest, ASSETS) {
         return Some(Place::Asset(String::from_utf8_lossy(name).into_owned()));
@@ -289,7 +331,7 @@ fn near_miss(method: &Method, path: &[u8], layout: &Layout) -> Option<Vec<u8>> {
         None => [path, b"/"].concat(),
     };
     let known = |path: &[u8], case| {
-        find(path, layout, case).is_some_and(|place| place.route(method, layout).is_some())
+        find(path, layout, case).is_some_and(|place| place.route(method, None, layout).is_some())
     };
     if known(&toggled, Case::Kept) {
         return Some(toggled);
@@ -381,7 +423,7 @@ mod tests {
     use super::*;
 
     const READ_METHODS: &str = "GET, HEAD, OPTIONS";
-    const PUSH_METHODS: &str = "DELETE, OPTIONS, POST, PUT";
+    const PUSH_METHODS: &str = "DELETE, GET, HEAD, OPTIONS, PATCH, POST, PUT";
 
     fn layout(prefix: &str) -> Layout {
         let paths = Paths { prefix: prefix.to_owned(), telemetry: "/metrics".to_owned(), external: None };
@@ -419,8 +461,20 @@ mod tests {
                 Ok(Route::Push { mode: PushMode::ReplaceFamilies, key: Ok(key("x", &[])) }),
             ),
             (Method::DELETE, "/metrics/job/x/a/b", Ok(Route::Delete { key: Ok(key("x", &[("a", "b")])) })),
-            (Method::PATCH, "/metrics/job/x", Err(Misroute::MethodNotAllowed { allow: PUSH_METHODS })),
-            (Method::GET, "/metrics/job/x", Err(Misroute::MethodNotAllowed { allow: PUSH_METHODS })),
+            (
+                Method::PATCH,
+                "/metrics/job/x",
+                Ok(Route::Push { mode: PushMode::ReplaceMetrics, key: Ok(key("x", &[])) }),
+            ),
+            (Method::HEAD, "/metrics/job/x", Ok(Route::ScrapeGroups { key: Ok(key("x", &[])) })),
+            (Method::TRACE, "/metrics/job/x", Err(Misroute::MethodNotAllowed { allow: PUSH_METHODS })),
+            (Method::GET, "/api/v1/groups", Ok(Route::Groups)),
+            (Method::DELETE, "/api/v1/groups", Ok(Route::DeleteGroups)),
+            (Method::GET, "/api/v1/groups/ab", Ok(Route::Group("ab".to_owned()))),
+            (Method::GET, "/api/v1/groups/ab/runs", Ok(Route::Runs("ab".to_owned()))),
+            (Method::GET, "/api/v1/groups//runs", moved(true, "/api/v1/groups/runs")),
+            (Method::GET, "/api/v1/groups/", moved(true, "/api/v1/groups")),
+            (Method::GET, "/api/v1/openapi.json", Ok(Route::OpenApi)),
             (Method::PUT, "/metrics/job//a/b", moved(true, "/metrics/job/a/b")),
             (Method::PUT, "//metrics/job/x", moved(true, "/metrics/job/x")),
             (Method::PUT, "/metrics/./job/x", moved(true, "/metrics/job/x")),
@@ -459,7 +513,8 @@ mod tests {
     fn near_misses_are_redirected() {
         for (method, path, expected) in [
             (Method::PUT, "/METRICS/job/X", moved(false, "/metrics/job/X")),
-            (Method::GET, "/METRICS/job/X", Err(Misroute::NotFound)),
+            (Method::GET, "/METRICS/job/X", moved(true, "/metrics/job/X")),
+            (Method::TRACE, "/METRICS/job/X", Err(Misroute::NotFound)),
             (Method::GET, "/-/Healthy", moved(true, "/-/healthy")),
             (Method::GET, "/status/", moved(true, "/status")),
             (Method::PUT, "/status/", Err(Misroute::NotFound)),
@@ -472,6 +527,13 @@ mod tests {
         }
         let admin = Layout { admin: true, ..layout("") };
         assert_eq!(route(&Method::PUT, "/api/v1/admin/wipe", None, &admin), Ok(Route::Wipe));
+    }
+
+    #[test]
+    fn groups_are_put_together_where_labels_name_them() {
+        let found = |query| route(&Method::PUT, "/metrics", query, &layout(""));
+        assert_eq!(found(Some("group_by=job")), Ok(Route::PushTogether));
+        assert!(found(Some("x=group_by")).is_err());
     }
 
     #[test]

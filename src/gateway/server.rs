@@ -19,14 +19,16 @@ use tracing::{Level, debug, error, info, warn};
 
 use super::access::{Access, Identity, Rules, Scope};
 use super::error::Failure;
-use super::handlers::{Answer, admin, api_v1, empty, page, push, scrape};
+use super::handlers::{Answer, admin, api_v1, empty, groups, page, push, scrape};
 use super::listen::{Accepted, Listener, Stream};
 use super::load::{HeldBytes, Load, Served};
 use super::peer::Peer;
+use super::promises::PushRules;
 use super::route::{Layout, Route, route};
 use super::telemetry::Telemetry;
 use super::workers::Workers;
 use crate::config::{Consistency, Limits};
+use crate::grouping::GroupingKey;
 use crate::store::{Snapshot, Store, UnixNanos};
 
 /// Waits after a connection could not be accepted, which happens when descriptors run out.
@@ -51,6 +53,7 @@ pub(super) struct Shared {
     pub(super) layout: Layout,
     pub(super) limits: Arc<Limits>,
     pub(super) consistency: Consistency,
+    pub(super) rules: Arc<PushRules>,
     pub(super) lifecycle: bool,
     pub(super) open_metrics: bool,
     pub(super) about: About,
@@ -224,8 +227,13 @@ async fn hold(answer: Answer, served: Served, mut held: HeldBytes) -> Result<Ans
 /// The name under which a route's requests are counted, if they are.
 fn handler_name(route: &Route) -> Option<&'static str> {
     match route {
-        Route::Push { .. } => Some("push"),
+        Route::Push { .. } | Route::PushTogether => Some("push"),
         Route::Delete { .. } => Some("delete"),
+        Route::Groups => Some("api/v1/groups"),
+        Route::DeleteGroups => Some("api/v1/groups/delete"),
+        Route::Group(_) => Some("api/v1/group"),
+        Route::Runs(_) => Some("api/v1/runs"),
+        Route::OpenApi => Some("api/v1/openapi"),
         Route::Page => Some("status"),
         Route::Asset(_) => Some("static"),
         Route::Healthy => Some("healthy"),
@@ -235,16 +243,23 @@ fn handler_name(route: &Route) -> Option<&'static str> {
         Route::ApiMetrics => Some("api/v1/metrics"),
         Route::ApiOptions => Some("api/v1/options"),
         Route::Wipe => Some("wipe"),
-        Route::Scrape | Route::Quit | Route::QuitByGet | Route::Options { .. } => None,
+        Route::Scrape | Route::ScrapeGroups { .. } | Route::Quit | Route::QuitByGet | Route::Options { .. } => None,
     }
 }
 
 /// What a route needs to be allowed, if anything beyond being known.
 fn scope(route: &Route) -> Option<Scope> {
     match route {
-        Route::Push { .. } => Some(Scope::Push),
-        Route::Delete { .. } => Some(Scope::Delete),
-        Route::Scrape | Route::Page | Route::ApiStatus | Route::ApiMetrics => Some(Scope::Read),
+        Route::Push { .. } | Route::PushTogether => Some(Scope::Push),
+        Route::Delete { .. } | Route::DeleteGroups => Some(Scope::Delete),
+        Route::Scrape
+        | Route::ScrapeGroups { .. }
+        | Route::Page
+        | Route::ApiStatus
+        | Route::ApiMetrics
+        | Route::Groups
+        | Route::Group(_)
+        | Route::Runs(_) => Some(Scope::Read),
         Route::Wipe | Route::Quit => Some(Scope::Admin),
         Route::Asset(_)
         | Route::Healthy
@@ -252,6 +267,7 @@ fn scope(route: &Route) -> Option<Scope> {
         | Route::Writable
         | Route::QuitByGet
         | Route::Options { .. }
+        | Route::OpenApi
         | Route::ApiOptions => None,
     }
 }
@@ -306,12 +322,36 @@ async fn answer(
     match route {
         Route::Push { key, mode } => {
             let (head, body) = request.into_parts();
-            push::push(shared, key?, mode, &head.headers, body, peer).await
+            push::push(shared, key?, mode, &head, body, peer).await
+        }
+        Route::PushTogether => {
+            let (head, body) = request.into_parts();
+            push::push_together(shared, identity, &head, body, peer).await
         }
         Route::Delete { key } => push::delete(&shared.store, key?).await,
+        Route::ScrapeGroups { key } => {
+            let labels = key?.labels().clone();
+            let has_all = move |key: &GroupingKey| {
+                labels.iter().all(|(name, value)| key.labels().get(name).unwrap_or_default() == value)
+            };
+            let snapshot = visible(shared, identity, peer).await?;
+            let snapshot = shared.reads.heavy.run(peer, move || snapshot.only(has_all)).await?;
+            let headers = request.headers();
+            scrape::scrape(snapshot, Vec::new(), headers, shared.open_metrics, &shared.reads.heavy, peer).await
+        }
+        Route::Groups => {
+            let snapshot = visible(shared, identity, peer).await?;
+            groups::list(shared, snapshot, request.uri().query(), peer).await.or_else(groups::refusal)
+        }
+        Route::Group(id) => groups::one(shared, identity, &id, peer).await.or_else(groups::refusal),
+        Route::Runs(id) => groups::runs(shared, identity, &id).or_else(groups::refusal),
+        Route::DeleteGroups => {
+            groups::delete(shared, identity, request.uri().query(), peer).await.or_else(groups::refusal)
+        }
+        Route::OpenApi => Ok(groups::open_api()),
         Route::Scrape => {
             let snapshot = visible(shared, identity, peer).await?;
-            let own = shared.telemetry.gather(&snapshot);
+            let own = shared.telemetry.gather(&snapshot, shared.store.writable().is_ok());
             scrape::scrape(snapshot, own, request.headers(), shared.open_metrics, &shared.reads.heavy, peer)
                 .await
         }

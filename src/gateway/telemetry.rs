@@ -23,6 +23,7 @@ pub struct Telemetry {
     push_duration: SummaryVec,
     push_size: SummaryVec,
     quarantined: IntGauge,
+    writable: IntGauge,
 }
 
 impl Telemetry {
@@ -57,14 +58,21 @@ impl Telemetry {
         )
         .expect("a valid name");
         register(Box::new(quarantined.clone()));
+        let writable = IntGauge::new(
+            "jobmon_gateway_store_writable",
+            "Whether pushes can be stored: 0 while the journal cannot be written.",
+        )
+        .expect("a valid name");
+        register(Box::new(writable.clone()));
         register(Box::new(build_info()));
         register(Box::new(prometheus::process_collector::ProcessCollector::for_self()));
-        Self { registry, requests, push_duration, push_size, quarantined }
+        Self { registry, requests, push_duration, push_size, quarantined, writable }
     }
 
     /// Everything as it is now, beside a state of the store.
-    pub fn gather(&self, snapshot: &Snapshot) -> Vec<MetricFamily> {
+    pub fn gather(&self, snapshot: &Snapshot, is_writable: bool) -> Vec<MetricFamily> {
         self.quarantined.set(i64::try_from(snapshot.aside).unwrap_or(i64::MAX));
+        self.writable.set(is_writable.into());
         registry::families(&self.registry.gather())
     }
 
@@ -72,7 +80,7 @@ impl Telemetry {
     pub fn own_types(&self) -> HashMap<String, MetricType> {
         // A vector without a child gathers nothing, so those are named here.
         let mut types: HashMap<_, _> =
-            self.gather(&Snapshot::default()).into_iter().map(|family| (family.name, family.kind)).collect();
+            self.gather(&Snapshot::default(), true).into_iter().map(|family| (family.name, family.kind)).collect();
         types.extend([
             (REQUESTS.to_owned(), MetricType::Counter),
             (PUSH_DURATION.to_owned(), MetricType::Summary),
@@ -101,6 +109,7 @@ fn lower_case(method: &Method) -> &'static str {
         Method::HEAD => "head",
         Method::PUT => "put",
         Method::POST => "post",
+        Method::PATCH => "patch",
         Method::DELETE => "delete",
         Method::OPTIONS => "options",
         _ => "unknown",

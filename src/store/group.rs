@@ -2,11 +2,15 @@
 
 use std::cmp::Ordering;
 use std::sync::Arc;
+use std::time::Duration;
 
 use super::metric::{Metrics, StoredMetric};
+use super::change::Push;
+use super::promises::{Promises, Wishes};
+use super::runs::Runs;
 use crate::exposition::check::Inconsistent;
-use crate::exposition::series::{Fingerprint, GroupHash, SeriesHash, completed};
-use crate::exposition::{Head, Labels, Metric, MetricFamily, MetricType, Value, native};
+use crate::exposition::series::{Fingerprint, GroupHash, SeriesHash};
+use crate::exposition::{Head, Metric, MetricFamily, MetricType, Value, native};
 use crate::grouping::GroupingKey;
 
 /// Nanoseconds since 1970; 0 stands for never.
@@ -18,14 +22,12 @@ impl UnixNanos {
     pub fn seconds(self) -> f64 {
         self.0 as f64 / 1e9
     }
-}
 
-/// The metric families that tell when each group was pushed; never taken from a push.
-pub const PUSH_TIME: (&str, &str) =
-    ("push_time_seconds", "Last Unix time when changing this group in the Pushgateway succeeded.");
-/// See [`PUSH_TIME`].
-pub const PUSH_FAILURE_TIME: (&str, &str) =
-    ("push_failure_time_seconds", "Last Unix time when changing this group in the Pushgateway failed.");
+    /// So much later.
+    fn after(self, length: Duration) -> Self {
+        Self(self.0.saturating_add(i64::try_from(length.as_nanos()).unwrap_or(i64::MAX)))
+    }
+}
 
 /// Stands for a group as long as it is stored, and then for another one.
 pub(super) type Slot = u32;
@@ -45,6 +47,41 @@ pub struct Group {
     pub since: UnixNanos,
     /// How many groups had come to be before: tells which of two is older.
     pub(super) sequence: u64,
+    /// What its pushes have promised, if anything.
+    pub(super) promises: Option<Box<Promises>>,
+    /// The runs that its pushes have told of, if any.
+    pub(super) runs: Option<Arc<Runs>>,
+}
+
+/// How a group is doing.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum GroupState {
+    /// The last push was refused.
+    Failed,
+    /// The next push was promised, and has not come in time.
+    Overdue,
+    /// Its series have gone, as it was asked for; what is left tells when it was pushed.
+    Expired,
+    /// Pushes come as promised.
+    Up,
+    /// Nothing is promised.
+    Unpromised,
+}
+
+impl GroupState {
+    /// All, the worst first.
+    pub const ALL: [Self; 5] = [Self::Failed, Self::Overdue, Self::Expired, Self::Up, Self::Unpromised];
+
+    /// Its name.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Failed => "failed",
+            Self::Overdue => "overdue",
+            Self::Expired => "expired",
+            Self::Up => "up",
+            Self::Unpromised => "unpromised",
+        }
+    }
 }
 
 /// A family of one group.
@@ -211,6 +248,29 @@ impl Group {
             failed_at: never,
             since,
             sequence,
+            promises: None,
+            runs: None,
+        }
+    }
+
+    /// Notes that a push was taken, what it promises and which runs it tells of.
+    pub(super) fn take(&mut self, push: &Push) {
+        self.succeeded_at = push.at.unix;
+        match &mut self.promises {
+            None if push.wishes == Wishes::default() => {}
+            promises => {
+                let renewed = Promises::renewed(promises.as_deref(), &push.wishes, push.at.steady);
+                match (promises.as_mut(), renewed) {
+                    (Some(old), Some(new)) => **old = new,
+                    (_, new) => *promises = new.map(Box::new),
+                }
+            }
+        }
+        if !push.runs.is_empty() {
+            let runs = Arc::make_mut(self.runs.get_or_insert_default());
+            for run in &push.runs {
+                runs.add(run);
+            }
         }
     }
 
@@ -219,23 +279,57 @@ impl Group {
         &self.families
     }
 
-    /// The group's metric of [`PUSH_TIME`].
-    pub fn push_time(&self) -> Metric {
-        self.time(self.succeeded_at)
+    /// How long after the last good push the next one is due, if that was promised.
+    pub fn expect(&self) -> Option<Duration> {
+        self.promises.as_ref()?.expect()
     }
 
-    /// The group's metric of [`PUSH_FAILURE_TIME`].
-    pub fn push_failure_time(&self) -> Metric {
-        self.time(self.failed_at)
+    /// When the next push is due, if that was promised.
+    pub fn expected_at(&self) -> Option<UnixNanos> {
+        Some(self.succeeded_at.after(self.expect()?))
     }
 
-    fn time(&self, at: UnixNanos) -> Metric {
-        Metric { labels: self.labels(), value: Value::Gauge(at.seconds()), timestamp_ms: None }
+    /// How long after the last good push the series go, if they do.
+    pub fn ttl(&self) -> Option<Duration> {
+        self.promises.as_ref()?.ttl()
     }
 
-    /// The labels of a metric that has none of its own.
-    pub(super) fn labels(&self) -> Labels {
-        Labels::from_pairs(completed(std::iter::empty(), self.key.labels()))
+    /// When the series go, or went.
+    pub fn expires_at(&self) -> Option<UnixNanos> {
+        Some(self.succeeded_at.after(self.ttl()?))
+    }
+
+    /// Whether the series have gone.
+    pub fn is_expired(&self) -> bool {
+        self.promises.as_ref().is_some_and(|promises| promises.is_expired)
+    }
+
+    /// Whether pushes come as promised; nothing where nothing is promised.
+    pub fn is_up(&self) -> Option<bool> {
+        let promises = self.promises.as_ref()?;
+        promises.expect().map(|_| !promises.is_overdue && self.last_push_successful())
+    }
+
+    /// How it is doing.
+    pub fn state(&self) -> GroupState {
+        match self.is_up() {
+            _ if !self.last_push_successful() => GroupState::Failed,
+            Some(false) => GroupState::Overdue,
+            _ if self.is_expired() => GroupState::Expired,
+            Some(true) => GroupState::Up,
+            None => GroupState::Unpromised,
+        }
+    }
+
+    /// The runs that its pushes have told of, if any.
+    pub fn runs(&self) -> Option<&Runs> {
+        self.runs.as_deref()
+    }
+
+    /// How many series it exposes; those of the store itself are not counted.
+    pub fn series(&self) -> usize {
+        let exposed = self.families.iter().filter(|family| family.aside().is_none());
+        exposed.map(|family| family.metrics.len()).sum()
     }
 
     /// Whether a push was ever taken.
@@ -288,8 +382,8 @@ impl Group {
         }
     }
 
-    /// About how many bytes a time of it takes in a text.
-    pub(super) fn time_bytes(&self, family: &str) -> usize {
+    /// About how many bytes a line of it takes in a text.
+    pub(super) fn line_bytes(&self, family: &str) -> usize {
         family.len() + labels_bytes(&self.key) + VALUE_BYTES
     }
 }

@@ -5,7 +5,8 @@ use std::sync::Arc;
 
 use hashbrown::HashTable;
 
-use super::group::{Group, PUSH_FAILURE_TIME, PUSH_TIME, Slot, StoredFamily};
+use super::group::{Group, Slot, StoredFamily};
+use super::own::{Own, OwnNames};
 use crate::exposition::MetricType;
 use crate::exposition::check::{self, Exposed, Inconsistent};
 use crate::exposition::labels::renderings;
@@ -17,7 +18,9 @@ pub(super) struct Index {
     /// By each name that a family is exposed under, escaped one way or another.
     names: HashMap<String, Exposing>,
     series: HashTable<Series>,
+    /// The gateway's own, and the store's.
     own: HashMap<String, MetricType>,
+    names_of_store: OwnNames,
     hash: SeriesHash,
 }
 
@@ -28,6 +31,9 @@ struct Exposing {
     /// How many groups have a family of the name.
     groups: usize,
 }
+
+/// The series that stands for a group: each has it.
+const MARK: &str = "push_time_seconds";
 
 /// A series and the group that it belongs to, as small as can be.
 struct Series {
@@ -45,19 +51,40 @@ fn whole([high, low]: [u32; 2]) -> Fingerprint {
 }
 
 impl Index {
-    pub(super) fn new(own: HashMap<String, MetricType>, hash: SeriesHash) -> Self {
-        let times = [PUSH_TIME.0, PUSH_FAILURE_TIME.0].map(|name| (name.to_owned(), MetricType::Gauge));
-        let own = own.into_iter().chain(times).collect();
-        Self { names: HashMap::new(), series: HashTable::new(), own, hash }
+    pub(super) fn new(own: HashMap<String, MetricType>, names_of_store: OwnNames, hash: SeriesHash) -> Self {
+        let of_store = Own::ALL.map(|own| (names_of_store.name(own).to_owned(), own.kind()));
+        let own = own.into_iter().chain(of_store).collect();
+        Self { names: HashMap::new(), series: HashTable::new(), own, names_of_store, hash }
     }
 
     pub(super) fn hash(&self) -> &SeriesHash {
         &self.hash
     }
 
+    /// What the store's own families are called.
+    pub(super) fn names_of_store(&self) -> &OwnNames {
+        &self.names_of_store
+    }
+
     /// Whether the gateway itself exposes nothing of another type under a name.
     pub(super) fn may_be_exposed(&self, name: &str, kind: MetricType) -> bool {
         self.own.get(name).is_none_or(|own| *own == kind)
+    }
+
+    /// Whether another group differs from one of this key only in labels without value.
+    pub(super) fn has_twin(&self, key: &GroupingKey, slot: Option<Slot>) -> bool {
+        let marks = GroupHash::new(&self.hash, Some(key.labels())).metric(MARK, std::iter::empty());
+        marks.filter_map(|mark| self.owner(mark)).any(|owner| Some(owner) != slot)
+    }
+
+    /// The family that is exposed under an escaped name, and by how many groups.
+    pub(super) fn family(&self, escaped: &str) -> Option<(&Arc<str>, MetricType, usize)> {
+        self.names.get(escaped).map(|exposing| (&exposing.name, exposing.kind, exposing.groups))
+    }
+
+    /// Type of a family of the gateway's own.
+    pub(super) fn own(&self, name: &str) -> Option<MetricType> {
+        self.own.get(name).copied()
     }
 
     /// Takes a group in.
@@ -67,7 +94,7 @@ impl Index {
     pub(super) fn add_group(&mut self, slot: Slot, group: &Group) -> Result<(), Inconsistent> {
         let fingerprints = self.of_group(group);
         if fingerprints.clone().any(|fingerprint| self.owner(fingerprint).is_some()) {
-            return Err(check::duplicate(PUSH_TIME.0, &group.push_time()));
+            return Err(check::duplicate(MARK, &Own::PushTime.metric(group, 0)));
         }
         fingerprints.for_each(|fingerprint| self.add_series(fingerprint, slot));
         Ok(())
@@ -78,10 +105,11 @@ impl Index {
     }
 
     fn of_group(&self, group: &Group) -> Fingerprints {
-        GroupHash::new(&self.hash, Some(group.key.labels())).metric(PUSH_TIME.0, std::iter::empty())
+        GroupHash::new(&self.hash, Some(group.key.labels())).metric(MARK, std::iter::empty())
     }
 
-    fn owner(&self, fingerprint: Fingerprint) -> Option<Slot> {
+    /// The group that a series belongs to.
+    pub(super) fn owner(&self, fingerprint: Fingerprint) -> Option<Slot> {
         let halves = halves(fingerprint);
         self.series.find(fingerprint, |series| series.fingerprint == halves).map(|series| series.slot)
     }
@@ -149,14 +177,14 @@ struct Beside<'a> {
 
 impl Exposed for Beside<'_> {
     fn family(&self, escaped: &str) -> Option<(&str, MetricType)> {
-        let entry = self.index.names.get(escaped)?;
-        let has = |group: &Group| group.family(&entry.name).is_some_and(|family| family.aside().is_none());
-        let goes = self.group.is_some_and(|(_, group)| has(group)) && (self.replaced)(&entry.name);
-        (entry.groups > usize::from(goes)).then_some((&entry.name, entry.kind))
+        let (name, kind, groups) = self.index.family(escaped)?;
+        let has = |group: &Group| group.family(name).is_some_and(|family| family.aside().is_none());
+        let goes = self.group.is_some_and(|(_, group)| has(group)) && (self.replaced)(name);
+        (groups > usize::from(goes)).then_some((name, kind))
     }
 
     fn own(&self, name: &str) -> Option<MetricType> {
-        self.index.own.get(name).copied()
+        self.index.own(name)
     }
 
     fn has_series(&self, fingerprint: Fingerprint) -> bool {

@@ -13,13 +13,17 @@
 //!   disk; a snapshot may show it a moment earlier. What was answered is there after a crash. Where the disk fails, changes
 //!   are refused and snapshots go on. Without one the store lives in memory, and a crash empties it.
 
+mod change;
 pub mod expose;
 pub mod group;
 mod import;
 mod index;
 mod journal;
 mod metric;
+mod own;
+mod promises;
 mod quarantine;
+mod runs;
 mod segments;
 mod snapshot;
 mod writer;
@@ -29,110 +33,20 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use parking_lot::Mutex;
+use tokio::sync::Notify;
 
-use crate::exposition::check::{self, Inconsistent};
-use crate::exposition::series::{self, SeriesHash};
-use crate::exposition::{MetricFamily, MetricType};
-use crate::grouping::GroupingKey;
-pub use group::{Group, StoredFamily, UnixNanos};
+use crate::exposition::MetricType;
+use crate::exposition::check::Inconsistent;
+use crate::exposition::series::SeriesHash;
+pub use change::{Change, Push, PushMode};
+pub use group::{Group, GroupState, StoredFamily, UnixNanos};
 use journal::Journal;
 pub use journal::{Damage, Storage, StorageError};
+pub use own::{Own, OwnNames};
+pub use promises::{Due, Moment, SteadyNanos, Wish, Wishes};
+pub use runs::{RUNS_MAX, Run, RunId, RunOutcome, Runs};
 pub use snapshot::Snapshot;
-use writer::{Judged, State};
-
-/// A change of the store.
-#[derive(Debug)]
-pub enum Change {
-    /// Replace or add to a group; makes the group if there is none.
-    Push(Push),
-    /// Forget a group, if there is one.
-    Delete(GroupingKey),
-    /// Note that a push of a valid group was refused.
-    Failed {
-        /// The group.
-        key: GroupingKey,
-        /// When it was refused.
-        at: UnixNanos,
-    },
-    /// Forget everything.
-    Wipe,
-}
-
-/// A push.
-#[derive(Debug)]
-pub struct Push {
-    /// The group.
-    pub key: GroupingKey,
-    /// What was pushed, without the labels that the group gives.
-    families: Vec<MetricFamily>,
-    /// What becomes of the group's other families.
-    pub mode: PushMode,
-    /// When it arrived.
-    pub at: UnixNanos,
-}
-
-impl Push {
-    /// Makes a push of families as they were read. Those that only the store itself exposes are left out.
-    pub fn new(key: GroupingKey, families: Vec<MetricFamily>, mode: PushMode, at: UnixNanos) -> Self {
-        let mut families = families;
-        families
-            .retain(|family| family.name != group::PUSH_TIME.0 && family.name != group::PUSH_FAILURE_TIME.0);
-        families.sort_by(|a, b| a.name.cmp(&b.name));
-        for family in &mut families {
-            series::strip(family, key.labels());
-        }
-        Self { key, families, mode, at }
-    }
-
-    /// Whether it brings nothing but values for series that the group exposes, and good ones.
-    fn is_update_of(&self, group: &Group) -> bool {
-        let stored = group.families();
-        // The first push that is taken changes what the group counts as.
-        if !group.has_succeeded() {
-            return false;
-        }
-        match self.mode {
-            PushMode::ReplaceGroup => {
-                self.families.len() == stored.len()
-                    && self.families.iter().zip(stored).all(|(new, stored)| stored.has_series_of(new))
-            }
-            PushMode::ReplaceFamilies => {
-                let has_series_of = |new: &MetricFamily| {
-                    group.family(&new.name).is_some_and(|stored| stored.has_series_of(new))
-                };
-                self.families.iter().all(has_series_of)
-            }
-        }
-    }
-
-    fn has_family(&self, name: &str) -> bool {
-        self.families.binary_search_by(|family| family.name.as_str().cmp(name)).is_ok()
-    }
-
-    /// Judges it by itself. This is the costly part, and no part of the writer's work.
-    fn judge(&self, hash: &SeriesHash) -> Judged {
-        check::alone(&self.families, self.key.labels(), hash)
-    }
-
-    /// # Errors
-    /// What even those must not push who want no checks.
-    fn without_timestamps(&self) -> Result<(), Inconsistent> {
-        let mut metrics = self.families.iter().flat_map(|family| &family.metrics);
-        if metrics.any(|metric| metric.timestamp_ms.is_some()) {
-            return Err(Inconsistent::Timestamps);
-        }
-        Ok(())
-    }
-}
-
-/// What a push does with the families of its group that it does not hold.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum PushMode {
-    /// PUT: they go.
-    ReplaceGroup,
-    /// POST: they stay; a family of the same name is replaced as a whole.
-    ReplaceFamilies,
-}
+use writer::State;
 
 /// Why a change was not made.
 #[derive(Debug, thiserror::Error)]
@@ -155,9 +69,23 @@ type Verdict = Result<(), StoreError>;
 pub struct Settings {
     /// Names and types of families that the gateway exposes itself, which pushes must not contradict.
     pub own: HashMap<String, MetricType>,
+    /// What the store's own families are called.
+    pub names: OwnNames,
+    /// How long what has stayed of a group stays after its series have gone.
+    pub retention: Duration,
     /// What is taken.
     pub rules: Rules,
 }
+
+impl Settings {
+    /// Settings with the names and the retention that are usual.
+    pub fn new(own: HashMap<String, MetricType>, rules: Rules) -> Self {
+        Self { own, names: OwnNames::default(), retention: RETENTION, rules }
+    }
+}
+
+/// How long what has stayed of a group usually stays.
+const RETENTION: Duration = Duration::from_hours(7 * 24);
 
 /// What a store takes.
 #[derive(Debug, Clone, Copy)]
@@ -170,6 +98,8 @@ pub struct Rules {
     pub failed_groups_max: usize,
 }
 
+/// Groups that something falls due for while nothing else is changed.
+const DUE_TOGETHER: usize = 64;
 /// How long a change waits for the disk before it is refused; it may be made all the same.
 const DISK_MAX: Duration = Duration::from_secs(30);
 
@@ -179,8 +109,11 @@ pub struct Store {
     /// Held to make one change, or to take a snapshot; never across an await.
     state: Arc<Mutex<State>>,
     hash: SeriesHash,
+    names: OwnNames,
     quarantine: bool,
     journal: Option<Arc<Journal>>,
+    /// Told when something falls due before all else that was to.
+    sooner: Arc<Notify>,
 }
 
 /// A change that was made, and may not be on disk yet.
@@ -192,18 +125,22 @@ impl Store {
     /// An empty store that lives in memory.
     pub fn new(settings: Settings) -> Self {
         let (hash, quarantine) = (SeriesHash::default(), settings.rules.quarantine);
+        let (names, sooner) = (settings.names.clone(), Arc::default());
         let state = Arc::new(Mutex::new(State::new(settings, hash.clone())));
-        Self { state, hash, quarantine, journal: None }
+        Self { state, hash, names, quarantine, journal: None, sooner }
     }
 
-    /// A store with all that was recorded in a directory, which records there what comes.
+    /// A store with all that was recorded in a directory, which records there what comes. What has fallen due meanwhile has
+    /// happened.
     ///
     /// # Errors
     /// Why the directory cannot be used.
-    pub fn open(settings: Settings, storage: &Storage) -> Result<Self, StorageError> {
+    pub fn open(settings: Settings, storage: &Storage, now: Moment) -> Result<Self, StorageError> {
         let store = Self::new(settings);
-        let journal = Journal::open(storage, &store.state)?;
-        Ok(Self { journal: Some(Arc::new(journal)), ..store })
+        let journal = Journal::open(storage, &store.state, now)?;
+        let store = Self { journal: Some(Arc::new(journal)), ..store };
+        while store.let_fall_due(now.steady) {}
+        Ok(store)
     }
 
     /// Makes a change; every snapshot from here on has it.
@@ -211,42 +148,112 @@ impl Store {
     /// # Errors
     /// Why it was not made. The store is as before then, except that a failed push is noted in its group.
     pub fn make(&self, change: Change) -> Result<Made, StoreError> {
-        let payload = match &self.journal {
-            None => None,
-            Some(journal) => {
-                journal.check().map_err(StoreError::Disk)?;
-                Some(Journal::payload(&change).map_err(StoreError::Disk)?)
+        match change {
+            Change::Push(push) => self.push(push),
+            Change::Together(pushes) => self.push_together(pushes),
+            change => {
+                let payload = self.payload(&change)?;
+                let mut state = self.state.lock();
+                state.make(change)?;
+                Ok(self.made(&mut state, payload))
             }
-        };
-        let Change::Push(mut push) = change else {
-            let mut state = self.state.lock();
-            state.make(change)?;
-            return Ok(self.recorded(payload));
-        };
+        }
+    }
+
+    fn push(&self, mut push: Push) -> Result<Made, StoreError> {
+        push.leave_out(&self.names);
+        let change = Change::Push(push);
+        let payload = self.payload(&change)?;
+        let Change::Push(mut push) = change else { unreachable!("it was just made") };
         {
             let mut state = self.state.lock();
             if state.update(&mut push) {
-                return Ok(self.recorded(payload));
+                return Ok(self.made(&mut state, payload));
             }
         }
         // Where contradictions are kept aside, every family is judged when it is about to be exposed.
         let judged = if self.quarantine { Ok(Vec::new()) } else { push.judge(&self.hash) };
         let mut state = self.state.lock();
         match state.push(&mut push, &judged) {
-            Err(StoreError::Inconsistent(fault)) => {
-                // The failure is noted, and need not be on disk before it is told.
-                let failed = Change::Failed { key: push.key.clone(), at: push.at };
-                let payload = payload.and_then(|_| Journal::payload(&failed).ok());
-                let _ = self.recorded(payload);
-                Err(fault.into())
-            }
-            verdict => verdict.map(|()| self.recorded(payload)),
+            Ok(()) => Ok(self.made(&mut state, payload)),
+            Err(fault) => Err(self.refused(&mut state, [&push], fault)),
         }
     }
 
-    /// Records a change; the state must still be held then, so that records have the order of changes.
-    fn recorded(&self, payload: Option<Vec<u8>>) -> Made {
+    fn push_together(&self, mut pushes: Vec<Push>) -> Result<Made, StoreError> {
+        pushes.iter_mut().for_each(|push| push.leave_out(&self.names));
+        let change = Change::Together(pushes);
+        let payload = self.payload(&change)?;
+        let Change::Together(mut pushes) = change else { unreachable!("it was just made") };
+        let judged: Vec<_> = pushes.iter().map(|push| push.judge(&self.hash)).collect();
+        let mut state = self.state.lock();
+        match state.push_together(&mut pushes, &judged) {
+            Ok(()) => Ok(self.made(&mut state, payload)),
+            Err(fault) => Err(self.refused(&mut state, &pushes, fault)),
+        }
+    }
+
+    /// What is to be recorded of a change.
+    fn payload(&self, change: &Change) -> Result<Option<Vec<u8>>, StoreError> {
+        let Some(journal) = &self.journal else { return Ok(None) };
+        journal.check().map_err(StoreError::Disk)?;
+        Journal::payload(change).map(Some).map_err(StoreError::Disk)
+    }
+
+    /// Records a change that was made; the state is still held then, so that records have the order of changes.
+    fn made(&self, state: &mut State, payload: Option<Vec<u8>>) -> Made {
+        if state.has_sooner() {
+            self.sooner.notify_one();
+        }
         Made(self.journal.as_ref().zip(payload).map(|(journal, payload)| journal.append(&payload)))
+    }
+
+    /// Records that pushes were refused, which need not be on disk before it is told.
+    fn refused<'p>(
+        &self,
+        state: &mut State,
+        pushes: impl IntoIterator<Item = &'p Push>,
+        fault: StoreError,
+    ) -> StoreError {
+        if self.journal.is_some() && matches!(fault, StoreError::Inconsistent(_)) {
+            for push in pushes {
+                let failed = Change::Failed { key: push.key.clone(), at: push.at.unix };
+                let _ = self.made(state, Journal::payload(&failed).ok());
+            }
+        }
+        fault
+    }
+
+    /// Lets happen what has fallen due, in some groups. Returns whether there is more.
+    fn let_fall_due(&self, now: SteadyNanos) -> bool {
+        let mut state = self.state.lock();
+        for happened in state.let_fall_due(now, DUE_TOGETHER) {
+            // Where the disk fails, it falls due again after a restart.
+            let payload = self.journal.as_ref().and_then(|_| Journal::payload(&happened).ok());
+            let _ = self.made(&mut state, payload);
+        }
+        state.next_due().is_some_and(|next| next <= now)
+    }
+
+    /// Lets everything that is promised fall due when it does, for ever. Costs nothing while nothing does.
+    pub async fn keep_promises(&self, now: impl Fn() -> SteadyNanos) {
+        loop {
+            let next = self.state.lock().next_due();
+            let wait = async {
+                match next {
+                    Some(next) => tokio::time::sleep(now().until(next)).await,
+                    None => std::future::pending().await,
+                }
+            };
+            tokio::select! {
+                () = wait => {}
+                // It may be that nothing else is.
+                () = self.sooner.notified() => continue,
+            }
+            while self.let_fall_due(now()) {
+                tokio::task::yield_now().await;
+            }
+        }
     }
 
     /// Waits until a change is as durable as the store makes it.

@@ -10,9 +10,10 @@ use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
 use bytes::Bytes;
 use imbl::OrdMap;
+use smallvec::SmallVec;
 
 use super::group::{Place, Slot, StoredHead, exposition_order};
-use super::metric::StoredMetric;
+use super::own::Own;
 use super::snapshot::Snapshot;
 use crate::exposition::series::completed;
 use crate::exposition::{Checksum, Compression, Compressor, Format, Metric, MetricFamily, MetricType};
@@ -31,10 +32,8 @@ const RENDERINGS_MAX: usize = 4;
 pub(super) enum Source {
     /// They were pushed.
     Pushed,
-    /// They tell when each group was pushed.
-    PushTime,
-    /// They tell when a push was last refused.
-    PushFailureTime,
+    /// The store itself makes them.
+    Own(Own),
 }
 
 /// A family over all groups that have it.
@@ -272,8 +271,7 @@ impl FamilySegments {
                         group.family_near(&self.name, &mut place).expect("it was there for the order");
                     family.metrics[*at as usize].to_metric(self.kind, &group.key)
                 }
-                Source::PushTime => group.push_time(),
-                Source::PushFailureTime => group.push_failure_time(),
+                Source::Own(own) => own.metric(group, *at),
             });
         }
     }
@@ -285,18 +283,20 @@ impl FamilySegments {
         let mut place = 0;
         for slot in segment.slots.iter() {
             let group = snapshot.group(*slot);
-            let mut add = |own: Option<&'s StoredMetric>, at| {
+            let mut add = |labels: SmallVec<[(&'s str, &'s str); 8]>, at| {
                 let begin = pairs.len();
-                let own = own.into_iter().flat_map(StoredMetric::own_labels);
-                pairs.extend(completed(own, group.key.labels()));
+                pairs.extend(labels);
                 all.push((begin..pairs.len(), (*slot, at)));
             };
+            let grouping = group.key.labels();
             match self.source {
-                Source::PushTime | Source::PushFailureTime => add(None, 0),
+                Source::Own(own) => {
+                    (0..own.metrics()).for_each(|at| add(completed(own.label(at).into_iter(), grouping), at));
+                }
                 Source::Pushed => {
                     let metrics = group.family_near(&self.name, &mut place).map(|family| &family.metrics[..]);
-                    let metrics = metrics.into_iter().flatten();
-                    metrics.zip(0..).for_each(|(metric, at)| add(Some(metric), at));
+                    let metrics = metrics.into_iter().flatten().zip(0..);
+                    metrics.for_each(|(metric, at)| add(completed(metric.own_labels(), grouping), at));
                 }
             }
         }

@@ -1,12 +1,14 @@
 //! What is stored, as it is at one moment.
 
+use std::ops::Bound;
 use std::sync::Arc;
 
 use imbl::{OrdMap, Vector};
 
-use super::group::{Group, PUSH_FAILURE_TIME, PUSH_TIME, Place, Slot, StoredFamily};
+use super::group::{Group, Place, Slot, StoredFamily};
+use super::own::{Face, Own, OwnNames, Shift};
 use super::segments::{FamilySegments, Source};
-use crate::exposition::{Head, MetricType};
+use crate::exposition::{Head, MetricFamily, MetricType};
 use crate::grouping::GroupingKey;
 
 /// An immutable state of the store. Cloning shares everything, and costs the same however much there is.
@@ -24,14 +26,20 @@ pub struct Snapshot {
     pub aside: usize,
 }
 
-/// Numbers of the exposed that tell when groups were pushed, which are always there.
-pub(super) const PUSH_TIME_NUMBER: u32 = 0;
-/// See [`PUSH_TIME_NUMBER`].
-pub(super) const PUSH_FAILURE_TIME_NUMBER: u32 = 1;
-
 impl Default for Snapshot {
     /// Nothing is stored.
     fn default() -> Self {
+        Self::empty(&OwnNames::default())
+    }
+}
+
+impl Snapshot {
+    /// Nothing is stored. The store's own families are there all the same, without metrics.
+    pub(super) fn empty(names: &OwnNames) -> Self {
+        Self::empty_with(|own| names.name(own))
+    }
+
+    fn empty_with<'n>(name: impl Fn(Own) -> &'n str) -> Self {
         let mut empty = Self {
             groups: Vector::new(),
             by_key: OrdMap::new(),
@@ -40,15 +48,34 @@ impl Default for Snapshot {
             by_name: OrdMap::new(),
             aside: 0,
         };
-        for (source, name, number) in TIMES {
-            let made = empty.number_for(name, MetricType::Gauge, source);
-            debug_assert_eq!(made, number);
+        for own in Own::ALL {
+            let made = empty.number_for(name(own), own.kind(), Source::Own(own));
+            debug_assert_eq!(made, own.number());
         }
         empty
     }
-}
 
-impl Snapshot {
+    /// What one of the store's own families is called.
+    fn own_name(&self, own: Own) -> &str {
+        &self.segments_of(own.number()).name
+    }
+
+    /// The store's own families of a group.
+    pub fn own_of(&self, group: &Group) -> impl Iterator<Item = (Own, MetricFamily)> {
+        Face::of(group).families().map(|own| (own, own.family(self.own_name(own), group)))
+    }
+
+    /// The group of a key.
+    pub fn get(&self, key: &GroupingKey) -> Option<&Arc<Group>> {
+        self.groups.get(*self.by_key.get(key)? as usize)?.as_ref()
+    }
+
+    /// The groups behind a key, by key.
+    pub fn after(&self, key: &GroupingKey) -> impl Iterator<Item = &Arc<Group>> {
+        let behind = (Bound::Excluded(key), Bound::Unbounded);
+        self.by_key.range::<_, GroupingKey>(behind).filter_map(|(_, slot)| self.groups.get(*slot as usize)?.as_ref())
+    }
+
     /// All groups, by key.
     pub fn groups(&self) -> impl Iterator<Item = &Arc<Group>> {
         self.by_key.values().filter_map(|slot| self.groups.get(*slot as usize)?.as_ref())
@@ -85,11 +112,11 @@ impl Snapshot {
     /// The same state, with some of the groups only.
     #[must_use]
     pub fn only(&self, is_wanted: impl Fn(&GroupingKey) -> bool) -> Self {
-        let mut only = Self { groups: self.groups.clone(), ..Self::default() };
+        let mut only = Self { groups: self.groups.clone(), ..Self::empty_with(|own| self.own_name(own)) };
         for (key, slot) in self.by_key.iter().filter(|(key, _)| is_wanted(key)) {
             only.by_key.insert(key.clone(), *slot);
             let group = self.group(*slot);
-            only.put_times(*slot);
+            only.turn(*slot, Face::default(), Face::of(group));
             for family in &group.families {
                 match family.head.place {
                     Place::Aside(_) => only.aside += 1,
@@ -110,22 +137,24 @@ impl Snapshot {
         exposed.insert(slot, bytes_of(slot), bytes_of);
     }
 
-    /// Exposes when a group was pushed.
-    pub(super) fn put_times(&mut self, slot: Slot) {
+    /// Exposes in the store's own families what a group has become.
+    pub(super) fn turn(&mut self, slot: Slot, before: Face, after: Face) {
         let Self { groups, exposed, .. } = self;
-        for (_, name, number) in TIMES {
+        for (own, shift) in before.changes(after) {
+            let segments = segments_mut(exposed, own.number());
+            if shift == Shift::Changes {
+                segments.touch(slot);
+                continue;
+            }
+            let name = segments.name.clone();
             let bytes_of = |slot: Slot| {
-                groups.get(slot as usize).and_then(Option::as_ref).map_or(0, |group| group.time_bytes(name))
+                let group = groups.get(slot as usize).and_then(Option::as_ref);
+                group.map_or(0, |group| own.text_bytes(&name, group))
             };
-            segments_mut(exposed, number).insert(slot, bytes_of(slot), bytes_of);
-        }
-    }
-
-    /// Exposes no more when a group was pushed.
-    pub(super) fn take_times(&mut self, slot: Slot) {
-        for (_, name, number) in TIMES {
-            let bytes = self.group(slot).time_bytes(name);
-            segments_mut(&mut self.exposed, number).remove(slot, bytes);
+            match shift {
+                Shift::Comes => segments.insert(slot, bytes_of(slot), bytes_of),
+                _ => segments.remove(slot, bytes_of(slot)),
+            }
         }
     }
 
@@ -149,8 +178,8 @@ impl Snapshot {
 
     /// Forgets a family that no group has any more.
     pub(super) fn drop_if_empty(&mut self, number: u32) {
-        let is_for_times = TIMES.iter().any(|(_, _, times)| *times == number);
-        if self.segments_of(number).is_empty() && !is_for_times {
+        let is_own = matches!(self.segments_of(number).source, Source::Own(_));
+        if self.segments_of(number).is_empty() && !is_own {
             let name = self.segments_of(number).name.clone();
             self.by_name.remove(&name);
             self.exposed.set(number as usize, None);
@@ -159,20 +188,14 @@ impl Snapshot {
     }
 }
 
-/// The families that tell when groups were pushed.
-const TIMES: [(Source, &str, u32); 2] = [
-    (Source::PushTime, PUSH_TIME.0, PUSH_TIME_NUMBER),
-    (Source::PushFailureTime, PUSH_FAILURE_TIME.0, PUSH_FAILURE_TIME_NUMBER),
-];
-
 impl FamilySegments {
     /// What all metrics in here are exposed under.
     pub(super) fn exposed_head(&self) -> Option<Head<'_>> {
-        let time = |(name, help)| Head { name, help: Some(help), unit: None, kind: MetricType::Gauge };
         match self.source {
             Source::Pushed => self.head().map(super::group::StoredHead::as_head),
-            Source::PushTime => Some(time(PUSH_TIME)),
-            Source::PushFailureTime => Some(time(PUSH_FAILURE_TIME)),
+            Source::Own(own) => {
+                Some(Head { name: &self.name, help: Some(own.help()), unit: None, kind: self.kind })
+            }
         }
     }
 }

@@ -1,5 +1,8 @@
 //! The only one that changes the store: check → apply, one change after the other.
 
+mod due;
+mod together;
+
 use std::borrow::Cow;
 use std::collections::{BTreeMap, BTreeSet, HashSet};
 use std::sync::Arc;
@@ -11,8 +14,10 @@ use super::index::Index;
 use super::journal::record::{Exposed, StoredGroup};
 use super::metric::{Metrics, StoredMetric};
 use super::quarantine::{Candidate, Quarantine};
+use super::own::{Face, OwnNames};
+use super::promises::{Deadlines, Nanos};
 use super::segments::Source;
-use super::snapshot::{PUSH_FAILURE_TIME_NUMBER, PUSH_TIME_NUMBER, Snapshot, family_bytes, segments_mut};
+use super::snapshot::{Snapshot, family_bytes, segments_mut};
 use super::{Change, Push, PushMode, Rules, Settings, StoreError, Verdict};
 use crate::exposition::check::{self, Inconsistent};
 use crate::exposition::series::{Fingerprint, SeriesHash};
@@ -29,6 +34,11 @@ pub(super) struct State {
     free_slots: Vec<Slot>,
     index: Index,
     quarantine: Quarantine,
+    deadlines: Deadlines,
+    /// Whether something falls due now before all else that was to.
+    is_sooner: bool,
+    /// How long what has stayed of a group stays.
+    retention: Nanos,
     rules: Rules,
     /// Groups that no push was ever taken for.
     failed_groups: usize,
@@ -39,11 +49,14 @@ pub(super) struct State {
 impl State {
     pub(super) fn new(settings: Settings, hash: SeriesHash) -> Self {
         Self {
-            snapshot: Snapshot::default(),
+            snapshot: Snapshot::empty(&settings.names),
             slots: HashMap::new(),
             free_slots: Vec::new(),
-            index: Index::new(settings.own, hash),
+            index: Index::new(settings.own, settings.names, hash),
             quarantine: Quarantine::default(),
+            deadlines: Deadlines::default(),
+            is_sooner: false,
+            retention: Nanos::try_from(settings.retention.as_nanos()).unwrap_or(Nanos::MAX),
             rules: settings.rules,
             failed_groups: 0,
             sequence: 0,
@@ -53,6 +66,11 @@ impl State {
     /// How the state tells series from one another.
     pub(super) fn hash(&self) -> &SeriesHash {
         self.index.hash()
+    }
+
+    /// What the store's own families are called.
+    pub(super) fn names(&self) -> &OwnNames {
+        self.index.names_of_store()
     }
 
     /// The state as it is now.
@@ -66,6 +84,7 @@ impl State {
     pub(super) fn make(&mut self, change: Change) -> Verdict {
         match change {
             Change::Push(mut push) => {
+                push.leave_out(self.names());
                 if self.update(&mut push) {
                     return Ok(());
                 }
@@ -73,12 +92,21 @@ impl State {
                 let judged = if is_judged_later { Ok(Vec::new()) } else { push.judge(self.index.hash()) };
                 self.push(&mut push, &judged)
             }
-            Change::Delete(key) => {
-                self.delete(&key);
+            Change::Together(mut pushes) => {
+                pushes.iter_mut().for_each(|push| push.leave_out(self.names()));
+                let judged: Vec<_> = pushes.iter().map(|push| push.judge(self.index.hash())).collect();
+                self.push_together(&mut pushes, &judged)
+            }
+            Change::Delete(keys) => {
+                keys.iter().for_each(|key| self.delete(key));
                 Ok(())
             }
             Change::Failed { key, at } => {
                 self.fail(&key, at);
+                Ok(())
+            }
+            Change::Due { key, due } => {
+                self.fall_due(&key, due);
                 Ok(())
             }
             Change::Wipe => {
@@ -94,7 +122,10 @@ impl State {
         if self.update(push) {
             return Ok(());
         }
-        let judged = judged.map_or_else(|| Cow::Owned(push.judge(self.hash())), Cow::Borrowed);
+        let judged = match judged {
+            Some(judged) if push.mode != PushMode::ReplaceMetrics => Cow::Borrowed(judged),
+            _ => Cow::Owned(self.complete(push)),
+        };
         let rules = self.rules;
         self.rules = Rules { groups_max: usize::MAX, quarantine: true, ..rules };
         let verdict = match &*judged {
@@ -111,10 +142,15 @@ impl State {
     pub(super) fn restore(&mut self, stored: &mut StoredGroup) -> bool {
         self.sequence = self.sequence.max(stored.group.sequence);
         let Ok(slot) = self.add_group(stored.group.clone()) else { return false };
+        self.arm(slot);
         let mut group = self.take_group(slot);
         group.families.reserve_exact(stored.families.len());
         self.failed_groups += usize::from(!group.has_succeeded());
         for (family, pushed_at, exposed) in &mut stored.families {
+            if self.index.names_of_store().contains(&family.name) {
+                // It was not the store's own when it was pushed.
+                continue;
+            }
             match exposed {
                 Exposed::Yes(series) if self.index.may_be_exposed(&family.name, family.kind) => {
                     group.families.push(self.put_in(slot, &group, family, series, *pushed_at));
@@ -150,11 +186,12 @@ impl State {
         let Snapshot { groups, exposed, .. } = &mut self.snapshot;
         let group = groups.get_mut(slot as usize).and_then(Option::as_mut).expect("it was just there");
         let group = Arc::make_mut(group);
+        let before = Face::of(group);
         let mut place = 0;
         for family in &mut push.families {
             let Some(stored) = group.family_near_mut(&family.name, &mut place) else { continue };
             place += 1;
-            stored.pushed_at = push.at;
+            stored.pushed_at = push.at.unix;
             let mut changes = false;
             for (metric, new) in stored.metrics.iter_mut().zip(&mut family.metrics) {
                 changes |= metric.set(std::mem::replace(&mut new.value, Value::Untyped(0.0)));
@@ -163,14 +200,23 @@ impl State {
                 segments_mut(exposed, number).touch(slot);
             }
         }
-        group.succeeded_at = push.at;
-        segments_mut(exposed, PUSH_TIME_NUMBER).touch(slot);
+        group.take(push);
+        let after = Face::of(group);
+        self.snapshot.turn(slot, before, after);
+        self.arm(slot);
         true
     }
 
     /// Makes a push that was judged by itself. Its values are gone then; what is left of it is for the caller to free, who
     /// need not hold the store for that.
     pub(super) fn push(&mut self, push: &mut Push, judged: &Judged) -> Verdict {
+        let completed;
+        let judged = if push.mode == PushMode::ReplaceMetrics && (judged.is_ok() || self.rules.quarantine) {
+            completed = self.complete(push);
+            &completed
+        } else {
+            judged
+        };
         let judged = if self.rules.quarantine {
             // Every family is judged when it is about to be exposed.
             push.without_timestamps().map(|()| &[][..])
@@ -183,16 +229,25 @@ impl State {
         match judged {
             Ok(series) => self.apply(push, series),
             Err(fault) => {
-                self.fail(&push.key, push.at);
+                self.fail(&push.key, push.at.unix);
                 // Who wants no checks is told of none.
                 if self.rules.quarantine { Ok(()) } else { Err(fault.into()) }
             }
         }
     }
 
+    /// Judges a push by itself; one of metrics becomes one of families before.
+    fn complete(&self, push: &mut Push) -> Judged {
+        if push.mode == PushMode::ReplaceMetrics {
+            let group = self.slots.get(&push.key).map(|slot| self.snapshot.group(*slot));
+            push.completed_from(group)?;
+        }
+        push.judge(self.hash())
+    }
+
     /// Judges a push beside what is exposed.
     fn judge(&self, push: &Push, series: &[Vec<Fingerprint>]) -> Result<(), Inconsistent> {
-        let replaced = |name: &str| push.mode == PushMode::ReplaceGroup || push.has_family(name);
+        let replaced = |name: &str| push.replaces(name);
         let slot = self.slots.get(&push.key).copied();
         let group = slot.map(|slot| (slot, self.snapshot.group(slot)));
         let families = push.families.iter().zip(series.iter().map(Vec::as_slice));
@@ -202,10 +257,10 @@ impl State {
     /// Takes a push that was judged. Where there is a quarantine, its series are not known yet: every family starts aside,
     /// and what fits beside the rest is let out.
     fn apply(&mut self, push: &mut Push, series: &[Vec<Fingerprint>]) -> Verdict {
-        let slot = self.slot(&push.key, push.at)?;
+        let slot = self.slot(&push.key, push.at.unix)?;
         let mut group = self.take_group(slot);
-        let replaced = |name: &str| push.mode == PushMode::ReplaceGroup || push.has_family(name);
-        let old = self.take_out_replaced(slot, &mut group, replaced);
+        let before_push = Face::of(&group);
+        let old = self.take_out_replaced(slot, &mut group, |name| push.replaces(name));
         let mut freed: BTreeSet<Arc<str>> = old.keys().cloned().collect();
         let mut candidates = BTreeSet::new();
         let mut fresh = Vec::with_capacity(push.families.len());
@@ -220,9 +275,9 @@ impl State {
             let exposed = series.or_else(|| self.goes_on(&group.key, before?, family).map(Cow::Owned));
             if let Some(series) = exposed {
                 freed.remove(family.name.as_str());
-                fresh.push(self.put_in(slot, &group, family, &series, push.at));
+                fresh.push(self.put_in(slot, &group, family, &series, push.at.unix));
             } else {
-                let (stored, candidate) = self.put_aside(&group, family, push.at);
+                let (stored, candidate) = self.put_aside(&group, family, push.at.unix);
                 fresh.push(stored);
                 candidates.insert(candidate);
             }
@@ -231,9 +286,11 @@ impl State {
         group.families.sort_by(|a, b| a.head.name.cmp(&b.head.name));
         let had_failed_only = !group.has_succeeded() && group.failed_at != UnixNanos::default();
         self.failed_groups = self.failed_groups.saturating_sub(usize::from(had_failed_only));
-        group.succeeded_at = push.at;
+        group.take(push);
+        let after_push = Face::of(&group);
         self.snapshot.groups.set(slot as usize, Some(Arc::new(group)));
-        segments_mut(&mut self.snapshot.exposed, PUSH_TIME_NUMBER).touch(slot);
+        self.snapshot.turn(slot, before_push, after_push);
+        self.arm(slot);
         self.drop_empty(old.values());
         candidates.extend(self.quarantine.touched_by(freed.iter().map(|name| &**name)));
         self.let_out(candidates);
@@ -280,7 +337,8 @@ impl State {
 
     fn delete(&mut self, key: &GroupingKey) {
         let Some(slot) = self.slots.remove(key) else { return };
-        self.snapshot.take_times(slot);
+        self.deadlines.disarm(slot);
+        self.snapshot.turn(slot, Face::of(self.snapshot.group(slot)), Face::default());
         let mut group = self.take_group(slot);
         self.failed_groups = self.failed_groups.saturating_sub(usize::from(!group.has_succeeded()));
         let old = self.take_out_replaced(slot, &mut group, |_| true);
@@ -292,9 +350,10 @@ impl State {
     }
 
     fn wipe(&mut self) {
-        self.snapshot = Snapshot::default();
+        self.snapshot = Snapshot::empty(self.index.names_of_store());
         self.slots.clear();
         self.free_slots.clear();
+        self.deadlines = Deadlines::default();
         self.index.clear();
         self.quarantine.clear();
         self.failed_groups = 0;
@@ -311,9 +370,17 @@ impl State {
                 slot
             }
         };
+        self.change_group(slot, |group| group.failed_at = at);
+    }
+
+    /// Changes what the store itself exposes of a group.
+    fn change_group(&mut self, slot: Slot, change: impl FnOnce(&mut Group)) {
         let group = self.snapshot.groups.get_mut(slot as usize).and_then(Option::as_mut);
-        Arc::make_mut(group.expect("it was just there")).failed_at = at;
-        segments_mut(&mut self.snapshot.exposed, PUSH_FAILURE_TIME_NUMBER).touch(slot);
+        let group = Arc::make_mut(group.expect("it was just there"));
+        let before = Face::of(group);
+        change(group);
+        let after = Face::of(group);
+        self.snapshot.turn(slot, before, after);
     }
 
     /// Takes a group out of its slot to change it. It is copied only where a reader has it.
@@ -348,7 +415,7 @@ impl State {
             Some(free) => drop(self.snapshot.groups.set(free as usize, Some(Arc::new(group)))),
             None => self.snapshot.groups.push_back(Some(Arc::new(group))),
         }
-        self.snapshot.put_times(slot);
+        self.snapshot.turn(slot, Face::default(), Face::of(self.snapshot.group(slot)));
         Ok(slot)
     }
 
@@ -460,7 +527,7 @@ mod tests {
     fn state_with(quarantine: bool) -> State {
         let own = HashMap::from([("own_total".to_owned(), MetricType::Counter)]);
         let rules = Rules { quarantine, groups_max: 10, failed_groups_max: 2 };
-        State::new(Settings { own, rules }, SeriesHash::default())
+        State::new(Settings::new(own, rules), SeriesHash::default())
     }
 
     fn push(state: &mut State, mode: PushMode, job: &str, body: &str) -> Result<(), String> {
@@ -514,7 +581,7 @@ mod tests {
         put(&mut state, "x", "").expect("accepted");
         assert_eq!(samples(&state), [""; 0]);
         assert_eq!(state.snapshot().len(), 1);
-        state.make(Change::Delete(GroupingKey::new("x", [("", ""); 0]))).expect("deleted");
+        state.make(Change::Delete(vec![GroupingKey::new("x", [("", ""); 0])])).expect("deleted");
         assert_eq!(state.snapshot().len(), 0);
     }
 
@@ -532,7 +599,7 @@ mod tests {
         post(&mut state, "x", "# TYPE m counter\nm 1\n").expect("accepted");
         put(&mut state, "y", "# TYPE m counter\nm 1\n").expect("accepted");
         assert!(put(&mut state, "x", "# TYPE m gauge\nm 1\n").is_err());
-        state.make(Change::Delete(GroupingKey::new("y", [("", ""); 0]))).expect("deleted");
+        state.make(Change::Delete(vec![GroupingKey::new("y", [("", ""); 0])])).expect("deleted");
         put(&mut state, "x", "# TYPE m gauge\nm 1\n").expect("accepted");
         assert_eq!(
             put(&mut state, "x", "# TYPE own_total gauge\nown_total 1\n"),
@@ -551,7 +618,7 @@ mod tests {
         assert_eq!(samples(&state), [r#"a{instance="",job="x"} 1"#]);
         let snapshot = state.snapshot();
         let group = snapshot.groups().next().expect("the group");
-        assert_eq!(group.push_failure_time().value, crate::exposition::Value::Gauge(7.0));
+        assert_eq!(group.failed_at.seconds(), 7.0);
         put(&mut state, "x", "a 2\n").expect("nothing of the refused push is in the index");
     }
 
@@ -647,7 +714,7 @@ mod tests {
         put(&mut state, "a", "").expect("accepted, and nothing else changes");
         assert_eq!(state.failed_groups, 1);
         put(&mut state, "c", "x 1 5\n").expect_err("there is room again");
-        state.make(Change::Delete(GroupingKey::new("b", [("", ""); 0]))).expect("deleted");
+        state.make(Change::Delete(vec![GroupingKey::new("b", [("", ""); 0])])).expect("deleted");
         assert_eq!((state.snapshot().len(), state.failed_groups), (2, 1));
     }
 
@@ -724,7 +791,7 @@ mod tests {
         // What is wrong by itself never fits.
         put(&mut state, "w", "c 1\nc 1\n# TYPE own_total gauge\nown_total 1\n").expect("taken all the same");
         assert_eq!((samples(&state).len(), aside(&state)), (4, 2));
-        state.make(Change::Delete(GroupingKey::new("w", [("", ""); 0]))).expect("deleted");
+        state.make(Change::Delete(vec![GroupingKey::new("w", [("", ""); 0])])).expect("deleted");
         assert_eq!(aside(&state), 0);
     }
 
@@ -800,7 +867,7 @@ mod tests {
                 let job = format!("job{}", group % 20);
                 let mode = if post { PushMode::ReplaceFamilies } else { PushMode::ReplaceGroup };
                 if group >= 36 {
-                    state.make(Change::Delete(GroupingKey::new(&job, [("", ""); 0]))).expect("deleted");
+                    state.make(Change::Delete(vec![GroupingKey::new(&job, [("", ""); 0])])).expect("deleted");
                 } else {
                     let _ = push(&mut state, mode, &job, &body(&families));
                 }

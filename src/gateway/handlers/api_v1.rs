@@ -11,13 +11,12 @@ use super::{Answer, answer, empty};
 use crate::exposition::family::{Bucket, Histogram, NativeHistogram, Quantile};
 use crate::exposition::native::NativeBucket;
 use crate::exposition::text::go::format_signed_float;
-use crate::exposition::{Labels, Metric, MetricFamily, MetricType, Value};
+use crate::exposition::{Labels, Metric, MetricFamily, Value};
 use crate::gateway::error::Failure;
 use crate::gateway::load::Heavy;
 use crate::gateway::peer::Peer;
 use crate::gateway::server::About;
-use crate::store::group::{PUSH_FAILURE_TIME, PUSH_TIME};
-use crate::store::{Group, Snapshot, UnixNanos};
+use crate::store::{Group, Own, Snapshot, UnixNanos};
 
 /// What browsers are told about who may use the API from where.
 const CORS: [(&str, &str); 4] = [
@@ -49,7 +48,7 @@ pub(in crate::gateway) async fn metrics(
 ) -> Result<Answer, Failure> {
     heavy
         .run(peer, move || {
-            let groups: Vec<_> = snapshot.groups().map(|group| group_json(group)).collect();
+            let groups: Vec<_> = snapshot.groups().map(|group| group_json(&snapshot, group)).collect();
             json(&groups)
         })
         .await
@@ -61,12 +60,12 @@ struct Success<'a, T> {
     data: &'a T,
 }
 
-fn json(data: &impl Serialize) -> Answer {
+pub(super) fn json(data: &impl Serialize) -> Answer {
     let body = serde_json::to_vec(&Success { status: "success", data }).expect("strings and maps of them");
     with_cors(answer(StatusCode::OK, "application/json", body))
 }
 
-fn with_cors(mut answer: Answer) -> Answer {
+pub(super) fn with_cors(mut answer: Answer) -> Answer {
     for (name, value) in CORS {
         answer.headers_mut().insert(HeaderName::from_static(name), HeaderValue::from_static(value));
     }
@@ -78,14 +77,14 @@ fn with_cors(mut answer: Answer) -> Answer {
 /// A member of a group; families stand beside the rest under their names, and win over it.
 #[derive(Serialize)]
 #[serde(untagged)]
-enum Member<'a> {
+pub(super) enum Member<'a> {
     Labels(BTreeMap<&'a str, &'a str>),
     LastPushSuccessful(bool),
     Family(FamilyJson),
 }
 
 #[derive(Serialize)]
-struct FamilyJson {
+pub(super) struct FamilyJson {
     time_stamp: String,
     #[serde(rename = "type")]
     kind: &'static str,
@@ -97,33 +96,36 @@ struct FamilyJson {
     quarantined: Option<String>,
 }
 
-fn group_json(group: &Group) -> BTreeMap<String, Member<'_>> {
+fn group_json<'g>(snapshot: &Snapshot, group: &'g Group) -> BTreeMap<String, Member<'g>> {
     let mut members = BTreeMap::from([
         ("labels".to_owned(), Member::Labels(group.key.labels().iter().collect())),
         ("last_push_successful".to_owned(), Member::LastPushSuccessful(group.last_push_successful())),
     ]);
+    members.extend(families_json(snapshot, group).into_iter().map(|(name, family)| (name, Member::Family(family))));
+    members
+}
+
+/// The families of a group by name, the store's own as well.
+pub(super) fn families_json(snapshot: &Snapshot, group: &Group) -> BTreeMap<String, FamilyJson> {
+    let mut members = BTreeMap::new();
     for stored in group.families() {
         let quarantined = stored.aside().map(ToString::to_string);
         let family = stored.to_family(&group.key);
         let json = FamilyJson { quarantined, ..family_json(&family, stored.pushed_at) };
-        members.insert(family.name, Member::Family(json));
+        members.insert(family.name, json);
     }
-    for ((name, help), metric, at) in [
-        (PUSH_TIME, group.push_time(), group.succeeded_at),
-        (PUSH_FAILURE_TIME, group.push_failure_time(), group.failed_at),
-    ] {
-        // One that never came to be is as old as the group.
-        let at = if at == UnixNanos::default() { group.since } else { at };
-        let family = FamilyJson {
-            time_stamp: rfc3339(at),
-            kind: MetricType::Gauge.proto_name(),
-            help: Some(help.to_owned()),
-            metrics: vec![metric_json(&metric)],
-            quarantined: None,
-        };
-        members.insert(name.to_owned(), Member::Family(family));
+    for (own, family) in snapshot.own_of(group) {
+        let at = own_time(own, group);
+        let json = family_json(&family, at);
+        members.insert(family.name, json);
     }
     members
+}
+
+/// When one of the store's own families has become what it is; one that never came to be is as old as the group.
+pub(super) fn own_time(own: Own, group: &Group) -> UnixNanos {
+    let at = if own == Own::PushFailureTime { group.failed_at } else { group.succeeded_at };
+    if at == UnixNanos::default() { group.since } else { at }
 }
 
 fn family_json(family: &MetricFamily, at: UnixNanos) -> FamilyJson {
@@ -161,7 +163,7 @@ fn metric_json(metric: &Metric) -> BTreeMap<&'static str, serde_json::Value> {
     json
 }
 
-fn labels_json(labels: &Labels) -> serde_json::Value {
+pub(super) fn labels_json(labels: &Labels) -> serde_json::Value {
     let pair = |(name, value): (&str, &str)| (name.to_owned(), value.into());
     labels.iter().map(pair).collect::<serde_json::Map<_, _>>().into()
 }

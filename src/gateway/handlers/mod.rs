@@ -2,6 +2,7 @@
 
 pub(super) mod admin;
 pub(super) mod api_v1;
+pub(super) mod groups;
 pub(super) mod page;
 pub(super) mod push;
 pub(super) mod scrape;

@@ -5,18 +5,17 @@ use std::fmt::Write as _;
 use hyper::StatusCode;
 use maud::{DOCTYPE, Markup, html};
 
-use super::api_v1::rfc3339;
+use super::api_v1::{own_time, rfc3339};
 use super::{Answer, HTML, answer};
 use crate::exposition::family::{Histogram, Summary};
 use crate::exposition::series::INSTANCE_LABEL;
-use crate::exposition::{Metric, MetricFamily, MetricType, Value};
+use crate::exposition::{Metric, MetricFamily, Value};
 use crate::gateway::error::Failure;
 use crate::gateway::peer::Peer;
 use crate::gateway::route::Misroute;
 use crate::gateway::server::{About, Shared};
 use crate::grouping::JOB_LABEL;
-use crate::store::group::{PUSH_FAILURE_TIME, PUSH_TIME};
-use crate::store::{Group, Snapshot, UnixNanos};
+use crate::store::{Group, GroupState, Snapshot, UnixNanos};
 
 /// Groups on one page.
 const GROUPS_A_PAGE: usize = 500;
@@ -114,7 +113,7 @@ impl View {
                             @if total == 0 {
                                 p .empty { "Nothing has been pushed yet." }
                             }
-                            @for group in groups { (self::group(group)) }
+                            @for group in groups { (self::group(snapshot, group)) }
                             @if pages > 1 { (pager(number, pages)) }
                         }
                         section #status {
@@ -131,19 +130,18 @@ impl View {
     }
 }
 
-fn group(group: &Group) -> Markup {
-    let failed = !group.last_push_successful();
+fn group(snapshot: &Snapshot, group: &Group) -> Markup {
     html! {
         details .group {
             summary {
                 @for (name, value) in labels_in_order(group) {
                     span .label.(if name == JOB_LABEL || name == INSTANCE_LABEL { "main" } else { "other" }) { (name) "=\"" (value) "\"" }
                 }
-                @if failed { span .failed { "Last push failed!" } }
+                (state(group))
                 span .when { "last pushed: " (if group.has_succeeded() { rfc3339(group.succeeded_at) } else { "never".to_owned() }) }
             }
             button .danger data-group=(group.key.to_base64_path()) { "Delete group" }
-            (times(group))
+            @for (own, own_family) in snapshot.own_of(group) { (family(&own_family, own_time(own, group), None)) }
             @for stored in group.families() {
                 (family(&stored.to_family(&group.key), stored.pushed_at, stored.aside().map(ToString::to_string).as_deref()))
             }
@@ -178,18 +176,17 @@ fn pager(number: usize, pages: usize) -> Markup {
     }
 }
 
-fn times(group: &Group) -> Markup {
-    let time = |(name, help): (&str, &str), metric: Metric, at: UnixNanos| {
-        let family = MetricFamily {
-            help: Some(help.to_owned()),
-            metrics: vec![metric],
-            ..MetricFamily::new(name, MetricType::Gauge)
-        };
-        html! { (self::family(&family, if at == UnixNanos::default() { group.since } else { at }, None)) }
-    };
+/// What somebody should know who looks at a group.
+fn state(group: &Group) -> Markup {
+    let until = |what: &str, at: Option<UnixNanos>| format!("{what} {}", at.map(rfc3339).unwrap_or_default());
     html! {
-        (time(PUSH_TIME, group.push_time(), group.succeeded_at))
-        (time(PUSH_FAILURE_TIME, group.push_failure_time(), group.failed_at))
+        @match group.state() {
+            GroupState::Failed => span .failed { "Last push failed!" },
+            GroupState::Overdue => span .failed title=(until("expected by", group.expected_at())) { "Overdue" },
+            GroupState::Expired => span .expired title=(until("since", group.expires_at())) { "Expired" },
+            GroupState::Up => span .up title=(until("next push by", group.expected_at())) { "As promised" },
+            GroupState::Unpromised => {},
+        }
     }
 }
 

@@ -1,24 +1,28 @@
 //! PUT, POST and DELETE of a group.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use bytes::{Bytes, BytesMut};
 use http_body_util::BodyExt;
 use hyper::body::{Body as _, Incoming};
-use hyper::{HeaderMap, StatusCode};
+use hyper::StatusCode;
+use hyper::http::request::Parts;
 
 use super::{Answer, empty};
 use crate::config::{Consistency, Limits};
 use crate::exposition::{MetricFamily, Rules, Validation, protobuf, text};
+use crate::gateway::access::{Identity, Scope};
 use crate::gateway::encoding::Encoding;
 use crate::gateway::error::Failure;
 use crate::gateway::load::HeldBytes;
 use crate::gateway::negotiate::is_protobuf;
 use crate::gateway::now;
 use crate::gateway::peer::Peer;
+use crate::gateway::promises::{Asked, PushRules};
 use crate::gateway::server::Shared;
-use crate::grouping::GroupingKey;
-use crate::store::{Change, Made, Push, PushMode, Store, StoreError, UnixNanos};
+use crate::grouping::{GroupingKey, JOB_LABEL};
+use crate::store::{Change, Made, Moment, Push, PushMode, Run, Store, StoreError, Wishes};
 
 /// Bodies from this size on are read and judged on a thread of their own, so that they delay nobody.
 const INLINE_BODY_BYTES_MAX: usize = 64 * 1024;
@@ -28,43 +32,81 @@ pub(in crate::gateway) async fn push(
     shared: &Shared,
     key: GroupingKey,
     mode: PushMode,
-    headers: &HeaderMap,
+    head: &Parts,
     body: Incoming,
     peer: &Peer,
 ) -> Result<Answer, Failure> {
-    let reading = Reading {
-        encoding: Encoding::of(headers),
-        is_protobuf: is_protobuf(headers),
-        names: shared.layout.names,
-        limits: shared.limits.clone(),
-    };
+    let asked = Asked::of(head.uri.query())?;
+    let rule = shared.rules.of(&key);
+    let wishes = shared.rules.wishes(rule, &asked);
+    let mut reading = Reading::of(shared, head);
+    if let Some(series_max) = rule.and_then(|rule| rule.series_max) {
+        reading.series_max = reading.series_max.min(series_max);
+    }
     let mut held = shared.writes.bodies.hold();
-    let body = read(body, &shared.limits, &mut held).await?;
+    let bytes_max = rule.and_then(|rule| rule.body_bytes_max).filter(|max| *max < shared.limits.body_bytes);
+    let too_large = |failure| match (failure, bytes_max) {
+        (Failure::BodyTooLarge(_), Some(max)) => Failure::BodyTooLargeForRule(max),
+        (failure, _) => failure,
+    };
+    let body = read(body, bytes_max, &shared.limits, &mut held).await.map_err(too_large)?;
     let at = now();
-    // A compressed one may become thousands of times as large.
-    let is_small = reading.encoding == Encoding::Identity && body.len() <= INLINE_BODY_BYTES_MAX;
+    let is_small = reading.is_small(&body);
     let store = shared.store.clone();
-    let make = move || reading.make(&store, body, key, mode, at);
+    let make = move || reading.make(&store, body, Aim { key, mode, at, asked, wishes });
     let change = if is_small { make()? } else { shared.writes.heavy.run(peer, make).await?? };
     shared.store.durable(change).await?;
-    Ok(empty(match shared.consistency {
+    Ok(taken(shared))
+}
+
+fn taken(shared: &Shared) -> Answer {
+    empty(match shared.consistency {
         Consistency::Checked => StatusCode::OK,
         Consistency::Quarantined => StatusCode::ACCEPTED,
-    }))
+    })
+}
+
+/// Replaces the groups that labels of the metrics name, all of them or none.
+pub(in crate::gateway) async fn push_together(
+    shared: &Shared,
+    identity: &Identity,
+    head: &Parts,
+    body: Incoming,
+    peer: &Peer,
+) -> Result<Answer, Failure> {
+    let asked = Asked::of(head.uri.query())?;
+    let reading = Reading::of(shared, head);
+    let mut held = shared.writes.bodies.hold();
+    let body = read(body, None, &shared.limits, &mut held).await?;
+    let (at, is_small) = (now(), reading.is_small(&body));
+    let (store, rules, identity) = (shared.store.clone(), shared.rules.clone(), identity.clone());
+    let make = move || {
+        let pushes = reading.pushes(&rules, &identity, body, &asked, at)?;
+        Ok::<_, Failure>(store.make(Change::Together(pushes))?)
+    };
+    let change = if is_small { make()? } else { shared.writes.heavy.run(peer, make).await?? };
+    shared.store.durable(change).await?;
+    Ok(taken(shared))
 }
 
 /// Deletes a group: 202 and nothing, whether there was one or not.
 pub(in crate::gateway) async fn delete(store: &Store, key: GroupingKey) -> Result<Answer, Failure> {
-    store.durable(store.make(Change::Delete(key))?).await?;
+    store.durable(store.make(Change::Delete(vec![key]))?).await?;
     Ok(empty(StatusCode::ACCEPTED))
 }
 
 /// Reads a body as far as it may be held.
-async fn read(body: Incoming, limits: &Limits, held: &mut HeldBytes) -> Result<Bytes, Failure> {
-    if body.size_hint().lower() > limits.body_bytes as u64 {
-        return Err(Failure::BodyTooLarge(limits.body_bytes));
+async fn read(
+    body: Incoming,
+    bytes_max: Option<usize>,
+    limits: &Limits,
+    held: &mut HeldBytes,
+) -> Result<Bytes, Failure> {
+    let bytes_max = bytes_max.unwrap_or(limits.body_bytes);
+    if body.size_hint().lower() > bytes_max as u64 {
+        return Err(Failure::BodyTooLarge(bytes_max));
     }
-    let reading = read_frames(body, limits.body_bytes, held);
+    let reading = read_frames(body, bytes_max, held);
     tokio::time::timeout(limits.body_time, reading).await.unwrap_or(Err(Failure::BodyTooSlow))
 }
 
@@ -96,48 +138,104 @@ struct Reading {
     is_protobuf: bool,
     names: Validation,
     limits: Arc<Limits>,
+    /// Series of one push.
+    series_max: usize,
+}
+
+/// What a push is to become.
+struct Aim {
+    key: GroupingKey,
+    mode: PushMode,
+    at: Moment,
+    asked: Asked,
+    wishes: Wishes,
 }
 
 impl Reading {
+    fn of(shared: &Shared, head: &Parts) -> Self {
+        Self {
+            encoding: Encoding::of(&head.headers),
+            is_protobuf: is_protobuf(&head.headers),
+            names: shared.layout.names,
+            limits: shared.limits.clone(),
+            series_max: shared.limits.push_series,
+        }
+    }
+
+    /// Whether it is read in no time. A compressed body may become thousands of times as large.
+    fn is_small(&self, body: &Bytes) -> bool {
+        self.encoding == Encoding::Identity && body.len() <= INLINE_BODY_BYTES_MAX
+    }
+
     fn families(&self, body: &[u8]) -> Result<Vec<MetricFamily>, Failure> {
         let limits = crate::exposition::Limits {
-            samples: self.limits.push_series,
+            samples: self.series_max,
             labels: self.limits.series_labels,
             name_bytes: self.limits.name_bytes,
             label_value_bytes: self.limits.label_value_bytes,
         };
+        let told = || Limits { push_series: self.series_max, ..Limits::clone(&self.limits) };
         if self.is_protobuf {
-            protobuf::decode(body, &limits).map_err(|error| Failure::protobuf(error, &self.limits))
+            protobuf::decode(body, &limits).map_err(|error| Failure::protobuf(error, &told()))
         } else {
             let rules = Rules { validation: self.names, limits };
-            text::parse(body, rules).map_err(|error| Failure::text(error, &self.limits))
+            text::parse(body, rules).map_err(|error| Failure::text(error, &told()))
         }
     }
 
     /// Reads a body and makes the push that it is.
-    fn make(
-        &self,
-        store: &Store,
-        body: Bytes,
-        key: GroupingKey,
-        mode: PushMode,
-        at: UnixNanos,
-    ) -> Result<Made, Failure> {
+    fn make(&self, store: &Store, body: Bytes, aim: Aim) -> Result<Made, Failure> {
+        let Aim { key, mode, at, asked, wishes } = aim;
         let families = match self.inflated_families(body) {
             Ok(families) => families,
             Err(failure) => {
                 // What can be read and cannot be stored is noted in its group.
                 let fault = failure.inconsistent()?.in_group(key.labels());
                 // It need not be on disk before it is told.
-                let _ = store.make(Change::Failed { key, at })?;
+                let _ = store.make(Change::Failed { key, at: at.unix })?;
                 return Err(StoreError::Inconsistent(fault).into());
             }
         };
+        self.check_labels(&key, &families)?;
+        let run = Run::of_push(asked.run_id, &families);
+        let mut push = Push::new(key, families, mode, at);
+        push.wishes = wishes;
+        push.runs = asked.earlier_runs.into_iter().chain(run).collect();
+        Ok(store.make(Change::Push(push))?)
+    }
+
+    /// Reads the pushes that a body is.
+    fn pushes(
+        &self,
+        rules: &PushRules,
+        identity: &Identity,
+        body: Bytes,
+        asked: &Asked,
+        at: Moment,
+    ) -> Result<Vec<Push>, Failure> {
+        let groups = divided(self.inflated_families(body)?, &asked.group_by)?;
+        let mut pushes = Vec::with_capacity(groups.len());
+        for (key, families) in groups {
+            identity.may(Scope::Push, Some(&key))?;
+            self.check_labels(&key, &families)?;
+            let rule = rules.of(&key);
+            let series: usize = families.iter().map(|family| family.metrics.len()).sum();
+            if let Some(max) = rule.and_then(|rule| rule.series_max).filter(|max| series > *max) {
+                return Err(Failure::TooManySeriesForRule(max));
+            }
+            let mut push = Push::new(key, families, PushMode::ReplaceGroup, at);
+            push.wishes = rules.wishes(rule, asked);
+            pushes.push(push);
+        }
+        Ok(pushes)
+    }
+
+    fn check_labels(&self, key: &GroupingKey, families: &[MetricFamily]) -> Result<(), Failure> {
         let metrics: usize = families.iter().map(|family| family.metrics.len()).sum();
         if metrics.saturating_mul(key.labels().text_bytes()) > self.limits.push_label_bytes {
             return Err(Failure::GroupLabelsTooLarge(self.limits.push_label_bytes));
         }
-        Ok(store.make(Change::Push(Push::new(key, families, mode, at)))?)
+        Ok(())
     }
 
     fn inflated_families(&self, body: Bytes) -> Result<Vec<MetricFamily>, Failure> {
@@ -148,4 +246,31 @@ impl Reading {
         drop(body);
         self.families(&inflated)
     }
+}
+
+/// Divides metrics by the values of some labels. A label without value is none, but for the job.
+fn divided(
+    families: Vec<MetricFamily>,
+    names: &[String],
+) -> Result<BTreeMap<GroupingKey, Vec<MetricFamily>>, Failure> {
+    let mut groups: BTreeMap<GroupingKey, Vec<MetricFamily>> = BTreeMap::new();
+    for family in families {
+        let mut of_family: BTreeMap<GroupingKey, MetricFamily> = BTreeMap::new();
+        let head = MetricFamily {
+            help: family.help.clone(),
+            unit: family.unit.clone(),
+            ..MetricFamily::new(family.name.clone(), family.kind)
+        };
+        for metric in family.metrics {
+            let value = |name: &str| metric.labels.get(name).filter(|value| !value.is_empty());
+            let job = value(JOB_LABEL).ok_or_else(|| Failure::NoGroup(head.name.clone()))?;
+            let labels = names.iter().filter_map(|name| Some((name.as_str(), value(name)?)));
+            let key = GroupingKey::new(job, labels);
+            of_family.entry(key).or_insert_with(|| head.clone()).metrics.push(metric);
+        }
+        for (key, family) in of_family {
+            groups.entry(key).or_default().push(family);
+        }
+    }
+    Ok(groups)
 }

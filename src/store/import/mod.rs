@@ -8,8 +8,9 @@ mod gob;
 use gob::Value as Gob;
 use tracing::warn;
 
-use super::group::{Group, PUSH_FAILURE_TIME, PUSH_TIME, UnixNanos};
+use super::group::{Group, UnixNanos};
 use super::journal::record::{Exposed, StoredGroup};
+use super::own::{Own, OwnNames};
 use crate::exposition::{Limits, MetricFamily, Value, protobuf, series};
 use crate::grouping::{GroupingKey, JOB_LABEL};
 
@@ -34,6 +35,7 @@ fn group(stored: &Gob) -> Option<StoredGroup> {
         labels.iter().map(|(name, value)| Some((name.text()?, value.text()?))).collect::<Option<_>>()?;
     let (_, job) = labels.iter().find(|(name, _)| *name == JOB_LABEL)?;
     let key = GroupingKey::new(job, labels.iter().copied());
+    let names = OwnNames::default();
     let mut families = Vec::new();
     let (mut succeeded_at, mut failed_at) = (UnixNanos::default(), UnixNanos::default());
     for (name, timestamped) in stored.field("Metrics").map(Gob::entries).unwrap_or_default() {
@@ -44,8 +46,8 @@ fn group(stored: &Gob) -> Option<StoredGroup> {
             continue;
         };
         match name.text()? {
-            name if name == PUSH_TIME.0 => succeeded_at = push_time(&family, at),
-            name if name == PUSH_FAILURE_TIME.0 => failed_at = push_time(&family, at),
+            name if name == names.name(Own::PushTime) => succeeded_at = push_time(&family, at),
+            name if name == names.name(Own::PushFailureTime) => failed_at = push_time(&family, at),
             _ => {
                 series::strip(&mut family, key.labels());
                 // Whether it can be exposed is to be found out.

@@ -23,6 +23,7 @@ use parking_lot::Mutex;
 use tokio::sync::watch;
 use tracing::{info, warn};
 
+use super::promises::Moment;
 use super::writer::State;
 use super::{Change, import};
 use append::{Appender, Progress, Queue};
@@ -51,7 +52,7 @@ pub(super) struct Journal {
 
 impl Journal {
     /// Puts what is on disk into an empty store, and goes on from there.
-    pub(super) fn open(storage: &Storage, state: &Arc<Mutex<State>>) -> Result<Self> {
+    pub(super) fn open(storage: &Storage, state: &Arc<Mutex<State>>, now: Moment) -> Result<Self> {
         let path = &storage.path;
         let directory = Arc::new(Directory::open(path)?);
         if let Some(file) = storage.import.as_deref()
@@ -60,7 +61,7 @@ impl Journal {
         {
             import(file, &directory, &mut state.lock())?;
         }
-        let end = replay::replay(&directory, storage.damage, &mut state.lock())?;
+        let end = replay::replay(&directory, storage.damage, &mut state.lock(), now)?;
         // What stood in the way of some may be gone, or left out.
         state.lock().judge_aside();
         if end.was_damaged {

@@ -1,6 +1,7 @@
 //! What is recorded: changes, and in snapshots whole groups. Protocol buffers, so that later versions can add to it.
 
-use std::collections::HashSet;
+use std::collections::{BTreeMap, HashSet};
+use std::sync::Arc;
 
 use prost::Message as _;
 
@@ -8,6 +9,9 @@ use crate::exposition::series::{Fingerprint, GroupHash, SeriesHash};
 use crate::exposition::{Limits, MetricFamily, protobuf};
 use crate::grouping::{GroupingKey, JOB_LABEL};
 use crate::store::group::{Group, StoredFamily, UnixNanos};
+use crate::store::own::OwnNames;
+use crate::store::promises::{Due, Moment, Promises, Term, Wish, Wishes};
+use crate::store::runs::{Durations, Run, RunId, RunOutcome, Runs};
 use crate::store::writer::Judged;
 use crate::store::{Change, Push, PushMode};
 
@@ -22,7 +26,7 @@ struct Pair {
 
 #[derive(Clone, PartialEq, prost::Message)]
 struct Entry {
-    #[prost(oneof = "Kind", tags = "1, 2, 3, 4, 5, 6, 7")]
+    #[prost(oneof = "Kind", tags = "1, 2, 3, 4, 5, 6, 7, 8, 9, 10")]
     kind: Option<Kind>,
 }
 
@@ -42,6 +46,12 @@ enum Kind {
     SnapshotBegin(u64),
     #[prost(uint64, tag = "7")]
     SnapshotEnd(u64),
+    #[prost(message, tag = "8")]
+    Together(TogetherEntry),
+    #[prost(message, tag = "9")]
+    DeleteAll(KeysEntry),
+    #[prost(message, tag = "10")]
+    Due(DueEntry),
 }
 
 #[derive(Clone, PartialEq, prost::Message)]
@@ -55,6 +65,97 @@ struct PushEntry {
     /// Delimited `MetricFamily` messages, without the labels of the group.
     #[prost(bytes = "vec", tag = "4")]
     families: Vec<u8>,
+    #[prost(bool, tag = "5")]
+    replace_metrics: bool,
+    #[prost(message, optional, tag = "6")]
+    ttl: Option<WishEntry>,
+    #[prost(message, optional, tag = "7")]
+    expect: Option<WishEntry>,
+    #[prost(message, repeated, tag = "8")]
+    runs: Vec<RunEntry>,
+}
+
+/// What a push says about a promise, in nanoseconds.
+#[derive(Clone, PartialEq, prost::Message)]
+struct WishEntry {
+    #[prost(sint64, optional, tag = "1")]
+    asked: Option<i64>,
+    #[prost(sint64, tag = "2")]
+    otherwise: i64,
+}
+
+#[derive(Clone, PartialEq, prost::Message)]
+struct TogetherEntry {
+    #[prost(message, repeated, tag = "1")]
+    pushes: Vec<PushEntry>,
+}
+
+#[derive(Clone, PartialEq, prost::Message)]
+struct KeysEntry {
+    #[prost(message, repeated, tag = "1")]
+    keys: Vec<KeyEntry>,
+}
+
+#[derive(Clone, PartialEq, prost::Message)]
+struct DueEntry {
+    #[prost(message, repeated, tag = "1")]
+    key: Vec<Pair>,
+    /// Whether the series went; else the next push is overdue.
+    #[prost(bool, tag = "2")]
+    is_expired: bool,
+}
+
+#[derive(Clone, PartialEq, prost::Message)]
+struct RunEntry {
+    /// 16 bytes.
+    #[prost(bytes = "vec", tag = "1")]
+    id: Vec<u8>,
+    #[prost(double, tag = "2")]
+    end_seconds: f64,
+    #[prost(double, tag = "3")]
+    duration_seconds: f64,
+    #[prost(uint32, tag = "4")]
+    exit_code: u32,
+    #[prost(string, tag = "5")]
+    outcome: String,
+}
+
+/// What is promised for a group, in nanoseconds.
+#[derive(Clone, PartialEq, prost::Message)]
+struct PromisesEntry {
+    #[prost(sint64, tag = "1")]
+    ttl: i64,
+    #[prost(bool, tag = "2")]
+    ttl_is_asked: bool,
+    #[prost(sint64, tag = "3")]
+    expect: i64,
+    #[prost(bool, tag = "4")]
+    expect_is_asked: bool,
+    #[prost(bool, tag = "5")]
+    is_overdue: bool,
+    #[prost(bool, tag = "6")]
+    is_expired: bool,
+}
+
+/// The runs of a group.
+#[derive(Clone, PartialEq, prost::Message)]
+struct RunsEntry {
+    #[prost(message, repeated, tag = "1")]
+    last: Vec<RunEntry>,
+    #[prost(double, tag = "2")]
+    last_skip_seconds: f64,
+    /// How many ended so, by the names of outcomes.
+    #[prost(btree_map = "string, uint64", tag = "3")]
+    counts: BTreeMap<String, u64>,
+    #[prost(double, tag = "4")]
+    sum_seconds: f64,
+    /// Not cumulative, by the upper bounds as texts.
+    #[prost(btree_map = "string, uint64", tag = "5")]
+    classic: BTreeMap<String, u64>,
+    #[prost(uint64, tag = "6")]
+    zero: u64,
+    #[prost(btree_map = "sint32, uint64", tag = "7")]
+    native: BTreeMap<i32, u64>,
 }
 
 #[derive(Clone, PartialEq, prost::Message)]
@@ -86,6 +187,10 @@ struct GroupEntry {
     /// Which are not exposed.
     #[prost(bool, repeated, tag = "8")]
     aside: Vec<bool>,
+    #[prost(message, optional, tag = "9")]
+    promises: Option<PromisesEntry>,
+    #[prost(message, optional, tag = "10")]
+    runs: Option<RunsEntry>,
 }
 
 /// A record.
@@ -93,6 +198,8 @@ struct GroupEntry {
 pub(super) enum Record {
     /// A push, and what it was found to be by itself, where it was judged.
     Push(Push, Option<Judged>),
+    /// Pushes that are one change.
+    Together(Vec<(Push, Judged)>),
     /// Another change of the store.
     Change(Change),
     /// A group of a snapshot.
@@ -142,20 +249,79 @@ fn encode(kind: Kind) -> Vec<u8> {
 /// The payload of a change's record.
 pub(super) fn of_change(change: &Change) -> Vec<u8> {
     encode(match change {
-        Change::Push(push) => {
-            let mut families = Vec::new();
-            protobuf::encode(&mut families, &push.families);
-            Kind::Push(PushEntry {
-                key: pairs(&push.key),
-                at: push.at.0,
-                replace_group: push.mode == PushMode::ReplaceGroup,
-                families,
-            })
+        Change::Push(push) => Kind::Push(push_entry(push)),
+        Change::Together(pushes) => {
+            Kind::Together(TogetherEntry { pushes: pushes.iter().map(push_entry).collect() })
         }
-        Change::Delete(key) => Kind::Delete(KeyEntry { key: pairs(key), at: 0 }),
+        Change::Delete(keys) => match &keys[..] {
+            [key] => Kind::Delete(key_entry(key)),
+            keys => Kind::DeleteAll(KeysEntry { keys: keys.iter().map(key_entry).collect() }),
+        },
+        Change::Due { key, due } => {
+            Kind::Due(DueEntry { key: pairs(key), is_expired: *due == Due::Expired })
+        }
         Change::Failed { key, at } => Kind::Failed(KeyEntry { key: pairs(key), at: at.0 }),
         Change::Wipe => Kind::Wipe(true),
     })
+}
+
+fn key_entry(key: &GroupingKey) -> KeyEntry {
+    KeyEntry { key: pairs(key), at: 0 }
+}
+
+fn push_entry(push: &Push) -> PushEntry {
+    let mut families = Vec::new();
+    protobuf::encode(&mut families, &push.families);
+    let wish = |wish: Wish| {
+        (wish != Wish::default()).then_some(WishEntry { asked: wish.asked, otherwise: wish.otherwise })
+    };
+    PushEntry {
+        key: pairs(&push.key),
+        at: push.at.unix.0,
+        replace_group: push.mode == PushMode::ReplaceGroup,
+        replace_metrics: push.mode == PushMode::ReplaceMetrics,
+        families,
+        ttl: wish(push.wishes.ttl),
+        expect: wish(push.wishes.expect),
+        runs: push.runs.iter().map(run_entry).collect(),
+    }
+}
+
+fn run_entry(run: &Run) -> RunEntry {
+    RunEntry {
+        id: run.id.0.to_be_bytes().to_vec(),
+        end_seconds: run.end_seconds,
+        duration_seconds: run.duration_seconds,
+        exit_code: run.exit_code.into(),
+        outcome: run.outcome.name().to_owned(),
+    }
+}
+
+fn promises_entry(promises: &Promises) -> PromisesEntry {
+    PromisesEntry {
+        ttl: promises.ttl.length,
+        ttl_is_asked: promises.ttl.is_asked,
+        expect: promises.expect.length,
+        expect_is_asked: promises.expect.is_asked,
+        is_overdue: promises.is_overdue,
+        is_expired: promises.is_expired,
+    }
+}
+
+fn runs_entry(runs: &Runs) -> RunsEntry {
+    let durations = runs.durations();
+    let counted = |(name, count): (String, u64)| (count > 0).then_some((name, count));
+    let counts = RunOutcome::ALL.map(|outcome| (outcome.name().to_owned(), runs.count(outcome)));
+    let classic = Durations::bounds().zip(durations.classic).map(|(bound, count)| (bound.to_string(), count));
+    RunsEntry {
+        last: runs.last().map(run_entry).collect(),
+        last_skip_seconds: runs.last_skip_seconds,
+        counts: counts.into_iter().filter_map(counted).collect(),
+        sum_seconds: durations.sum_seconds,
+        classic: classic.filter_map(counted).collect(),
+        zero: durations.zero,
+        native: durations.native.clone(),
+    }
 }
 
 /// The payload of a group's record.
@@ -172,6 +338,8 @@ pub(super) fn of_group(group: &Group) -> Vec<u8> {
         families,
         pushed_at: group.families().iter().map(|family| family.pushed_at.0).collect(),
         aside: group.families().iter().map(|family| family.aside().is_some()).collect(),
+        promises: group.promises.as_deref().map(promises_entry),
+        runs: group.runs().map(runs_entry),
     }))
 }
 
@@ -188,35 +356,51 @@ pub(super) fn of_snapshot_end(groups: u64) -> Vec<u8> {
 /// Reads payloads.
 pub(super) struct Reader {
     hash: SeriesHash,
+    /// What only the store itself exposes now.
+    names: OwnNames,
+    /// When it reads.
+    now: Moment,
     /// Groups that it has met. What is pushed to them again are new values mostly, which nobody needs to judge.
     met: HashSet<u64>,
 }
 
 impl Reader {
-    pub(super) fn new(hash: SeriesHash) -> Self {
-        Self { hash, met: HashSet::new() }
+    pub(super) fn new(hash: SeriesHash, names: OwnNames, now: Moment) -> Self {
+        Self { hash, names, now, met: HashSet::new() }
     }
 
     /// Reads a payload; nothing where it is none of this version.
     pub(super) fn read(&mut self, payload: &[u8]) -> Option<Record> {
         Some(match Entry::decode(payload).ok()?.kind? {
-            Kind::Push(push) => {
-                let push = Push {
-                    key: key(push.key)?,
-                    families: families(&push.families)?,
-                    mode: if push.replace_group { PushMode::ReplaceGroup } else { PushMode::ReplaceFamilies },
-                    at: UnixNanos(push.at),
-                };
+            Kind::Push(entry) => {
+                let push = self.push(entry)?;
                 let judged = self.is_new(&push.key).then(|| push.judge(&self.hash));
                 Record::Push(push, judged)
             }
-            Kind::Delete(entry) => Record::Change(Change::Delete(key(entry.key)?)),
+            Kind::Together(entry) => {
+                let pushes = entry.pushes.into_iter().map(|push| {
+                    let push = self.push(push)?;
+                    self.is_new(&push.key);
+                    let judged = push.judge(&self.hash);
+                    Some((push, judged))
+                });
+                Record::Together(pushes.collect::<Option<_>>()?)
+            }
+            Kind::Delete(entry) => Record::Change(Change::Delete(vec![key(entry.key)?])),
+            Kind::DeleteAll(entry) => {
+                let keys = entry.keys.into_iter().map(|entry| key(entry.key)).collect::<Option<_>>()?;
+                Record::Change(Change::Delete(keys))
+            }
+            Kind::Due(entry) => {
+                let due = if entry.is_expired { Due::Expired } else { Due::Overdue };
+                Record::Change(Change::Due { key: key(entry.key)?, due })
+            }
             Kind::Failed(entry) => {
                 Record::Change(Change::Failed { key: key(entry.key)?, at: UnixNanos(entry.at) })
             }
             Kind::Wipe(_) => Record::Change(Change::Wipe),
             Kind::Group(entry) => {
-                let group = group(entry, &self.hash)?;
+                let group = self.group(entry)?;
                 self.is_new(&group.group.key);
                 Record::Group(group)
             }
@@ -228,24 +412,74 @@ impl Reader {
     fn is_new(&mut self, key: &GroupingKey) -> bool {
         self.met.insert(self.hash.of(key))
     }
+
+    fn push(&self, entry: PushEntry) -> Option<Push> {
+        let wish = |entry: Option<WishEntry>| {
+            entry.map_or_else(Wish::default, |entry| Wish { asked: entry.asked, otherwise: entry.otherwise })
+        };
+        let mut push = Push {
+            key: key(entry.key)?,
+            families: families(&entry.families)?,
+            mode: match (entry.replace_group, entry.replace_metrics) {
+                (true, _) => PushMode::ReplaceGroup,
+                (false, true) => PushMode::ReplaceMetrics,
+                (false, false) => PushMode::ReplaceFamilies,
+            },
+            at: self.now.at(UnixNanos(entry.at)),
+            wishes: Wishes { ttl: wish(entry.ttl), expect: wish(entry.expect) },
+            runs: entry.runs.into_iter().map(run).collect::<Option<_>>()?,
+        };
+        push.leave_out(&self.names);
+        Some(push)
+    }
+
+    fn group(&self, entry: GroupEntry) -> Option<StoredGroup> {
+        let mut group = Group::new(key(entry.key)?, UnixNanos(entry.since), entry.sequence);
+        group.succeeded_at = UnixNanos(entry.succeeded_at);
+        group.failed_at = UnixNanos(entry.failed_at);
+        let since = self.now.at(group.succeeded_at);
+        group.promises = entry.promises.and_then(|entry| {
+            let term = |length, is_asked| Term { length, is_asked };
+            let ttl = term(entry.ttl, entry.ttl_is_asked);
+            let expect = term(entry.expect, entry.expect_is_asked);
+            let promises = Promises::of(ttl, expect, since.steady)?;
+            let PromisesEntry { is_overdue, is_expired, .. } = entry;
+            Some(Box::new(Promises { is_overdue, is_expired, ..promises }))
+        });
+        group.runs = match entry.runs {
+            None => None,
+            Some(entry) => Some(Arc::new(runs(entry)?)),
+        };
+        let families = families(&entry.families)?;
+        if families.len() != entry.pushed_at.len() || families.len() != entry.aside.len() {
+            return None;
+        }
+        let about = entry.pushed_at.into_iter().map(UnixNanos).zip(entry.aside);
+        let hash = GroupHash::new(&self.hash, Some(group.key.labels()));
+        let exposed = |family: &MetricFamily, aside| {
+            if aside { Exposed::No } else { Exposed::Yes(hash.family(family)) }
+        };
+        let families = families.into_iter().zip(about).map(|(family, (at, aside))| {
+            let exposed = exposed(&family, aside);
+            (family, at, exposed)
+        });
+        Some(StoredGroup { families: families.collect(), group })
+    }
 }
 
-fn group(entry: GroupEntry, hash: &SeriesHash) -> Option<StoredGroup> {
-    let mut group = Group::new(key(entry.key)?, UnixNanos(entry.since), entry.sequence);
-    group.succeeded_at = UnixNanos(entry.succeeded_at);
-    group.failed_at = UnixNanos(entry.failed_at);
-    let families = families(&entry.families)?;
-    if families.len() != entry.pushed_at.len() || families.len() != entry.aside.len() {
-        return None;
-    }
-    let about = entry.pushed_at.into_iter().map(UnixNanos).zip(entry.aside);
-    let hash = GroupHash::new(hash, Some(group.key.labels()));
-    let exposed = |family: &MetricFamily, aside| {
-        if aside { Exposed::No } else { Exposed::Yes(hash.family(family)) }
-    };
-    let families = families.into_iter().zip(about).map(|(family, (at, aside))| {
-        let exposed = exposed(&family, aside);
-        (family, at, exposed)
-    });
-    Some(StoredGroup { families: families.collect(), group })
+fn run(entry: RunEntry) -> Option<Run> {
+    Some(Run {
+        id: RunId(u128::from_be_bytes(entry.id.try_into().ok()?)),
+        end_seconds: entry.end_seconds,
+        duration_seconds: entry.duration_seconds,
+        exit_code: u8::try_from(entry.exit_code).ok()?,
+        outcome: RunOutcome::named(&entry.outcome)?,
+    })
+}
+
+fn runs(entry: RunsEntry) -> Option<Runs> {
+    let last = entry.last.into_iter().map(run).collect::<Option<_>>()?;
+    let count = |outcome: RunOutcome| entry.counts.get(outcome.name()).copied().unwrap_or_default();
+    let durations = Durations::restored(entry.sum_seconds, &entry.classic, entry.zero, entry.native)?;
+    Some(Runs::restored(last, entry.last_skip_seconds, RunOutcome::ALL.map(count), durations))
 }

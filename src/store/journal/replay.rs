@@ -10,6 +10,7 @@ use tracing::{error, warn};
 use super::directory::{Directory, Numbered, Result, StorageError, failed, put_away};
 use super::frame;
 use super::record::{Reader, Record};
+use crate::store::promises::Moment;
 use crate::store::writer::State;
 
 /// What becomes of what cannot be read.
@@ -32,10 +33,10 @@ pub(super) struct End {
 }
 
 /// Puts what is on disk into an empty store.
-pub(super) fn replay(directory: &Directory, damage: Damage, state: &mut State) -> Result<End> {
+pub(super) fn replay(directory: &Directory, damage: Damage, state: &mut State, now: Moment) -> Result<End> {
     let segments = directory.segments()?;
     let has_all = segments.first().is_some_and(|first| first.number == 1);
-    let mut reader = Reader::new(state.hash().clone());
+    let mut reader = Reader::new(state.hash().clone(), state.names().clone(), now);
     let (next, was_damaged) = snapshot(directory, damage, has_all, &mut reader, state)?;
     let mut reading = Reading { next, damage, was_damaged, state };
     let mut journal_bytes = 0;
@@ -276,6 +277,7 @@ impl Reading<'_> {
         let verdict = match &mut ahead.record {
             // What is left of it goes back to where it was read.
             Some(Record::Push(push, judged)) => self.state.push_again(push, judged.as_ref()),
+            Some(Record::Together(pushes)) => self.state.push_together_again(pushes),
             record => {
                 let Some(Record::Change(change)) = record.take() else {
                     let problem = format!("record {number} is none that this version knows");

@@ -8,19 +8,24 @@ use super::*;
 use crate::exposition::{Compression, Format, MetricType, Validation, text};
 use crate::grouping::GroupingKey;
 use crate::store::expose::expose;
-use crate::store::{Push, PushMode, Rules, Settings, Store, StoreError, StoredFamily, UnixNanos};
+use crate::store::{
+    Push, PushMode, Rules, Settings, SteadyNanos, Store, StoreError, StoredFamily, UnixNanos,
+};
 
 fn settings() -> Settings {
     let rules = Rules { quarantine: false, groups_max: 1000, failed_groups_max: 10 };
-    Settings { own: HashMap::new(), rules }
+    Settings::new(HashMap::new(), rules)
 }
+
+/// When everything is read again.
+const NOW: Moment = Moment { unix: UnixNanos(100_000_000_000), steady: SteadyNanos(0) };
 
 fn storage(path: &Path) -> Storage {
     Storage { path: path.to_owned(), damage: Damage::Refused, import: None }
 }
 
 fn open(path: &Path, damage: Damage) -> std::result::Result<Store, StorageError> {
-    Store::open(settings(), &Storage { path: path.to_owned(), damage, import: None })
+    Store::open(settings(), &Storage { path: path.to_owned(), damage, import: None }, NOW)
 }
 
 fn exposed(store: &Store) -> String {
@@ -61,7 +66,7 @@ fn changes() -> Vec<Change> {
         push(put, "c", "m 1\n", 4_000_000_004),
         Change::Failed { key: key("d"), at: UnixNanos(5_000_000_005) },
         push(post, "b", "# HELP m two\n# TYPE m counter\nm NaN\n", 6_000_000_006),
-        Change::Delete(key("a")),
+        Change::Delete(vec![key("a")]),
         push(put, "b", "# TYPE s summary\ns{quantile=\"0.5\"} 1\ns_sum 2\ns_count 3\n", 7_000_000_007),
         Change::Wipe,
         push(put, "e", "g 1\n", 8_000_000_008),
@@ -292,7 +297,7 @@ fn what_was_kept_aside_is_kept_aside_again() {
     let directory = tempfile::tempdir().expect("a directory");
     let mut lenient = settings();
     lenient.rules.quarantine = true;
-    let store = Store::open(lenient.clone(), &storage(directory.path())).expect("it is new");
+    let store = Store::open(lenient.clone(), &storage(directory.path()), NOW).expect("it is new");
     make(&store, push(PushMode::ReplaceGroup, "a", "# TYPE m gauge\nm 1\n", 1));
     make(&store, push(PushMode::ReplaceGroup, "b", "# TYPE m counter\nm 2\nother 3\n", 2));
     let expected = exposed(&store);
@@ -300,15 +305,15 @@ fn what_was_kept_aside_is_kept_aside_again() {
     assert_eq!(expected.lines().filter(|line| line.starts_with("m{")).count(), 1, "{expected}");
     drop(store);
     for settings in [settings(), lenient] {
-        let store = Store::open(settings, &storage(directory.path())).expect("it is whole");
+        let store = Store::open(settings, &storage(directory.path()), NOW).expect("it is whole");
         assert_eq!((exposed(&store), store.snapshot().aside), (expected.clone(), 1));
         let snapshot = store.snapshot();
         let reasons: Vec<_> =
             snapshot.groups().flat_map(|group| group.families()).filter_map(StoredFamily::aside).collect();
         assert!(reasons[0].to_string().contains("is not a GAUGE"), "{reasons:?}");
     }
-    let store = Store::open(settings(), &storage(directory.path())).expect("it is whole");
-    make(&store, Change::Delete(key("a")));
+    let store = Store::open(settings(), &storage(directory.path()), NOW).expect("it is whole");
+    make(&store, Change::Delete(vec![key("a")]));
     assert!(
         exposed(&store).contains("# TYPE m counter\nm{instance=\"\",job=\"b\""),
         "its turn has come: {}",
@@ -322,7 +327,7 @@ fn a_snapshot_does_not_contradict_what_the_gateway_exposes_now() {
     let (directory, exposed_before) = with_snapshots();
     assert!(exposed_before.contains("# TYPE m gauge"));
     let own = HashMap::from([("m".to_owned(), MetricType::Counter)]);
-    let store = Store::open(Settings { own, ..settings() }, &storage(directory.path())).expect("it is whole");
+    let store = Store::open(Settings { own, ..settings() }, &storage(directory.path()), NOW).expect("it is whole");
     assert!(!exposed(&store).contains("\nm{"), "{}", exposed(&store));
     assert_eq!(store.snapshot().aside, 40);
     drop(store);

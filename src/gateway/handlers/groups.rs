@@ -1,0 +1,375 @@
+//! The groups as things to be looked at and deleted: `/api/v1/groups`.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use hyper::StatusCode;
+use serde::Serialize;
+
+use super::api_v1::{families_json, json, labels_json, rfc3339, with_cors};
+use super::{Answer, answer};
+use crate::gateway::access::Identity;
+use crate::gateway::error::Failure;
+use crate::gateway::peer::Peer;
+use crate::gateway::server::Shared;
+use crate::grouping::{GroupingKey, Selector};
+use crate::store::{Change, Group, GroupState, Run, RunOutcome, Snapshot, UnixNanos};
+
+/// Groups in one answer, where nothing else is asked for.
+const LIMIT: usize = 100;
+/// Groups in one answer.
+const LIMIT_MAX: usize = 1000;
+/// Groups that are deleted while nothing else is changed.
+const DELETED_TOGETHER: usize = 64;
+
+/// Which groups are asked for, and in which order.
+#[derive(Debug)]
+struct Wanted {
+    /// One of them has to match; all groups where there is none.
+    selectors: Vec<Selector>,
+    states: Vec<GroupState>,
+    order: Order,
+    limit: usize,
+    after: Option<Place>,
+    is_dry_run: bool,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Order {
+    /// By key.
+    Key,
+    /// Those first that were pushed longest ago.
+    Age,
+    /// The worst first.
+    State,
+}
+
+/// Where a group stands in an order: those of one rank by key.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+struct Place {
+    rank: i64,
+    key: GroupingKey,
+}
+
+impl Order {
+    fn rank(self, group: &Group) -> i64 {
+        match self {
+            Self::Key => 0,
+            Self::Age => group.succeeded_at.0,
+            Self::State => group.state() as i64,
+        }
+    }
+}
+
+impl Place {
+    fn parse(text: &str) -> Option<Self> {
+        let (rank, id) = text.split_once('.').unwrap_or(("0", text));
+        Some(Self { rank: rank.parse().ok()?, key: GroupingKey::from_id(id)? })
+    }
+
+    fn to_text(&self, order: Order) -> String {
+        let id = self.key.to_id();
+        if order == Order::Key { id } else { format!("{}.{id}", self.rank) }
+    }
+}
+
+impl Wanted {
+    /// Reads a query string.
+    fn of(query: Option<&str>) -> Result<Self, Failure> {
+        let mut wanted = Self {
+            selectors: Vec::new(),
+            states: Vec::new(),
+            order: Order::Key,
+            limit: LIMIT,
+            after: None,
+            is_dry_run: false,
+        };
+        for (name, value) in query.into_iter().flat_map(|query| form_urlencoded::parse(query.as_bytes())) {
+            let bad = |problem: String| Failure::BadParameter {
+                name: name.clone().into_owned(),
+                value: value.clone().into_owned(),
+                problem,
+            };
+            let one_of = |what: &str| bad(format!("write {what}"));
+            match &*name {
+                "match[]" | "match" => {
+                    wanted.selectors.push(Selector::parse(&value).map_err(|error| bad(error.to_string()))?);
+                }
+                "state" => {
+                    let state = GroupState::ALL.into_iter().find(|state| state.name() == value);
+                    let names = GroupState::ALL.map(GroupState::name).join(", ");
+                    wanted.states.push(state.ok_or_else(|| one_of(&names))?);
+                }
+                "sort" => {
+                    wanted.order = match &*value {
+                        "key" => Order::Key,
+                        "age" => Order::Age,
+                        "state" => Order::State,
+                        _ => return Err(one_of("key, age or state")),
+                    }
+                }
+                "limit" => {
+                    let limit = value.parse().ok().filter(|limit| (1..=LIMIT_MAX).contains(limit));
+                    wanted.limit = limit.ok_or_else(|| one_of("a number from 1 to 1000"))?;
+                }
+                "after" => {
+                    let place = Place::parse(&value);
+                    wanted.after = Some(place.ok_or_else(|| one_of("what an answer before had as next"))?);
+                }
+                "dry_run" => {
+                    wanted.is_dry_run = match &*value.to_ascii_lowercase() {
+                        "1" | "true" | "yes" | "on" => true,
+                        "0" | "false" | "no" | "off" => false,
+                        _ => return Err(one_of("1 or 0")),
+                    }
+                }
+                _ => {}
+            }
+        }
+        Ok(wanted)
+    }
+
+    fn selects(&self, group: &Group) -> bool {
+        (self.selectors.is_empty() || self.selectors.iter().any(|selector| selector.is_match(&group.key)))
+            && (self.states.is_empty() || self.states.contains(&group.state()))
+    }
+
+    /// The groups in order, one more than is wanted if there are so many.
+    fn page<'s>(&self, snapshot: &'s Snapshot) -> Vec<&'s Group> {
+        let selected = |group: &&'s std::sync::Arc<Group>| self.selects(group);
+        let more = self.limit + 1;
+        if self.order == Order::Key {
+            let groups: Box<dyn Iterator<Item = _>> = match &self.after {
+                None => Box::new(snapshot.groups()),
+                Some(after) => Box::new(snapshot.after(&after.key)),
+            };
+            return groups.filter(selected).take(more).map(|group| &**group).collect();
+        }
+        let place = |group: &Group| Place { rank: self.order.rank(group), key: GroupingKey::clone(&group.key) };
+        let is_behind = |group: &Group| match &self.after {
+            Some(after) if self.order.rank(group) == after.rank => *group.key > after.key,
+            Some(after) => self.order.rank(group) > after.rank,
+            None => true,
+        };
+        let groups = snapshot.groups().filter(selected).map(|group| &**group);
+        let mut groups: Vec<&Group> = groups.filter(|group| is_behind(group)).collect();
+        let by_rank = |a: &&Group, b: &&Group| {
+            self.order.rank(a).cmp(&self.order.rank(b)).then_with(|| a.key.cmp(&b.key))
+        };
+        if groups.len() > more {
+            groups.select_nth_unstable_by(more, by_rank);
+            groups.truncate(more);
+        }
+        groups.sort_by_cached_key(|group| place(group));
+        groups
+    }
+}
+
+#[derive(Serialize)]
+struct Page<'a> {
+    groups: Vec<Summary<'a>>,
+    /// What `after` is for those that follow.
+    next: Option<String>,
+    /// All groups there are.
+    total: usize,
+}
+
+/// A group in a list.
+#[derive(Serialize)]
+struct Summary<'a> {
+    id: String,
+    labels: BTreeMap<&'a str, &'a str>,
+    state: &'static str,
+    last_push_successful: bool,
+    push_time: Option<String>,
+    push_failure_time: Option<String>,
+    first_push_time: String,
+    families: usize,
+    series: usize,
+    expect: Option<Promise>,
+    ttl: Option<Promise>,
+    last_run: Option<RunJson>,
+}
+
+/// A promise: for how long after a push, and until when that is now.
+#[derive(Serialize)]
+struct Promise {
+    seconds: f64,
+    until: String,
+}
+
+#[derive(Serialize)]
+struct RunJson {
+    id: String,
+    end_time: String,
+    duration_seconds: f64,
+    success: bool,
+    exit_code: u8,
+    outcome: &'static str,
+}
+
+impl<'a> Summary<'a> {
+    fn of(group: &'a Group) -> Self {
+        let time = |at: UnixNanos| (at != UnixNanos::default()).then(|| rfc3339(at));
+        let promise = |length: Option<Duration>, until: Option<UnixNanos>| {
+            Some(Promise { seconds: length?.as_secs_f64(), until: rfc3339(until?) })
+        };
+        Self {
+            id: group.key.to_id(),
+            labels: group.key.labels().iter().collect(),
+            state: group.state().name(),
+            last_push_successful: group.last_push_successful(),
+            push_time: time(group.succeeded_at),
+            push_failure_time: time(group.failed_at),
+            first_push_time: rfc3339(group.since),
+            families: group.families().len(),
+            series: group.series(),
+            expect: promise(group.expect(), group.expected_at()),
+            ttl: promise(group.ttl(), group.expires_at()),
+            last_run: group.runs().and_then(|runs| runs.last().next_back()).map(RunJson::of),
+        }
+    }
+}
+
+impl RunJson {
+    #[allow(clippy::cast_possible_truncation)]
+    fn of(run: &Run) -> Self {
+        Self {
+            id: run.id.to_string(),
+            end_time: rfc3339(UnixNanos((run.end_seconds * 1e6) as i64 * 1000)),
+            duration_seconds: run.duration_seconds,
+            success: run.is_success(),
+            exit_code: run.exit_code,
+            outcome: run.outcome.name(),
+        }
+    }
+}
+
+/// A page of groups.
+pub(in crate::gateway) async fn list(
+    shared: &Shared,
+    snapshot: Snapshot,
+    query: Option<&str>,
+    peer: &Peer,
+) -> Result<Answer, Failure> {
+    let wanted = Wanted::of(query)?;
+    let work = move || {
+        let mut groups = wanted.page(&snapshot);
+        let has_more = groups.len() > wanted.limit;
+        groups.truncate(wanted.limit);
+        let last = groups.last().filter(|_| has_more);
+        let next = last.map(|last| Place { rank: wanted.order.rank(last), key: GroupingKey::clone(&last.key) });
+        json(&Page {
+            next: next.map(|next| next.to_text(wanted.order)),
+            total: snapshot.len(),
+            groups: groups.into_iter().map(Summary::of).collect(),
+        })
+    };
+    shared.reads.heavy.run(peer, work).await
+}
+
+fn find(snapshot: &Snapshot, identity: &Identity, id: &str) -> Result<std::sync::Arc<Group>, Failure> {
+    let key = GroupingKey::from_id(id).ok_or(Failure::NoSuchGroup)?;
+    if identity.jobs().is_some_and(|jobs| !jobs.is_match(key.job())) {
+        return Err(Failure::NoSuchGroup);
+    }
+    snapshot.get(&key).cloned().ok_or(Failure::NoSuchGroup)
+}
+
+/// A group with its metrics.
+pub(in crate::gateway) async fn one(
+    shared: &Shared,
+    identity: &Identity,
+    id: &str,
+    peer: &Peer,
+) -> Result<Answer, Failure> {
+    #[derive(Serialize)]
+    struct Whole<'a, M> {
+        #[serde(flatten)]
+        summary: Summary<'a>,
+        metrics: M,
+    }
+    let snapshot = shared.store.snapshot();
+    let group = find(&snapshot, identity, id)?;
+    let work = move || {
+        json(&Whole { summary: Summary::of(&group), metrics: families_json(&snapshot, &group) })
+    };
+    shared.reads.heavy.run(peer, work).await
+}
+
+/// The last runs of a group, the last one first, and how many ended how.
+pub(in crate::gateway) fn runs(shared: &Shared, identity: &Identity, id: &str) -> Result<Answer, Failure> {
+    let snapshot = shared.store.snapshot();
+    let group = find(&snapshot, identity, id)?;
+    let known = group.runs();
+    let mut runs: Vec<&Run> = known.into_iter().flat_map(|runs| runs.last()).collect();
+    runs.sort_by(|a, b| b.end_seconds.total_cmp(&a.end_seconds));
+    let count = |outcome: RunOutcome| {
+        (outcome.name(), known.map_or(0, |runs| runs.count(outcome)))
+    };
+    Ok(json(&serde_json::json!({
+        "id": group.key.to_id(),
+        "labels": labels_json(group.key.labels()),
+        "counts": BTreeMap::from(RunOutcome::ALL.map(count)),
+        "runs": runs.into_iter().map(RunJson::of).collect::<Vec<_>>(),
+    })))
+}
+
+/// Deletes the groups that selectors match, or tells which these are.
+pub(in crate::gateway) async fn delete(
+    shared: &Shared,
+    identity: &Identity,
+    query: Option<&str>,
+    peer: &Peer,
+) -> Result<Answer, Failure> {
+    let wanted = Wanted::of(query)?;
+    if wanted.selectors.is_empty() {
+        return Err(Failure::BadParameter {
+            name: "match[]".to_owned(),
+            value: String::new(),
+            problem: "write at least one selector of groups such as {job=\"backup\"}".to_owned(),
+        });
+    }
+    let (snapshot, identity) = (shared.store.snapshot(), identity.clone());
+    let is_dry_run = wanted.is_dry_run;
+    let select = move || {
+        let may = |key: &GroupingKey| identity.jobs().is_none_or(|jobs| jobs.is_match(key.job()));
+        let groups = snapshot.groups().filter(|group| may(&group.key) && wanted.selects(group));
+        groups.map(|group| GroupingKey::clone(&group.key)).collect::<Vec<_>>()
+    };
+    let keys = shared.writes.heavy.run(peer, select).await?;
+    if !is_dry_run {
+        let mut last = None;
+        for some in keys.chunks(DELETED_TOGETHER) {
+            last = Some(shared.store.make(Change::Delete(some.to_vec()))?);
+            tokio::task::yield_now().await;
+        }
+        if let Some(last) = last {
+            shared.store.durable(last).await?;
+        }
+    }
+    let group = |key: &GroupingKey| {
+        serde_json::json!({ "id": key.to_id(), "labels": labels_json(key.labels()) })
+    };
+    Ok(json(&serde_json::json!({
+        "dry_run": is_dry_run,
+        "deleted": if is_dry_run { 0 } else { keys.len() },
+        "groups": keys.iter().map(group).collect::<Vec<_>>(),
+    })))
+}
+
+/// Tells in the API's own form what was wrong with a request.
+pub(in crate::gateway) fn refusal(failure: Failure) -> Result<Answer, Failure> {
+    let kind = match &failure {
+        Failure::BadParameter { .. } => "bad_data",
+        Failure::NoSuchGroup => "not_found",
+        _ => return Err(failure),
+    };
+    let body = serde_json::json!({ "status": "error", "errorType": kind, "error": failure.to_string() });
+    Ok(with_cors(answer(failure.status(), "application/json", body.to_string())))
+}
+
+/// What the API is, for machines (<https://spec.openapis.org/oas/v3.1.0>).
+pub(in crate::gateway) fn open_api() -> Answer {
+    with_cors(answer(StatusCode::OK, "application/json", include_str!("../openapi.json")))
+}

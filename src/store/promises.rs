@@ -1,0 +1,324 @@
+//! What pushes promise: that their series go (`ttl`), and that the next push comes (`expect`); and what is due when. Pure.
+//!
+//! A promise is a length of time from the group's last good push on. It is kept as such, so that the deadline that is exposed
+//! and recorded is absolute: push time and length. What falls due while the gateway runs is measured by a clock that nobody
+//! sets; a restart reckons from the absolute deadline again.
+
+use std::cmp::Reverse;
+use std::collections::BinaryHeap;
+use std::time::Duration;
+
+use super::group::{Slot, UnixNanos};
+
+/// Nanoseconds since some moment, by a clock that nobody sets (`CLOCK_MONOTONIC`, clock_gettime(2)).
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Default)]
+pub struct SteadyNanos(pub i64);
+
+impl SteadyNanos {
+    fn after(self, length: Nanos) -> Self {
+        Self(self.0.saturating_add(length))
+    }
+
+    /// How long it is until then; nothing if that has passed.
+    pub fn until(self, then: Self) -> Duration {
+        Duration::from_nanos(u64::try_from(then.0.saturating_sub(self.0)).unwrap_or_default())
+    }
+}
+
+/// A moment by two clocks: the one that everybody sees, and one that nobody sets.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Moment {
+    /// What is exposed and recorded.
+    pub unix: UnixNanos,
+    /// What deadlines are measured by.
+    pub steady: SteadyNanos,
+}
+
+impl From<UnixNanos> for Moment {
+    /// A moment at which both clocks show the same.
+    fn from(unix: UnixNanos) -> Self {
+        Self { unix, steady: SteadyNanos(unix.0) }
+    }
+}
+
+impl Moment {
+    /// The moment before this one at which something was recorded; what seems to be later is of a clock that was set back
+    /// since, and counts as now.
+    pub(super) fn at(self, recorded: UnixNanos) -> Self {
+        let ago = self.unix.0.saturating_sub(recorded.0).max(0);
+        Self { unix: recorded, steady: SteadyNanos(self.steady.0.saturating_sub(ago)) }
+    }
+}
+
+/// A length of time in nanoseconds; 0 stands for none.
+pub(super) type Nanos = i64;
+
+fn nanos(duration: Duration) -> Nanos {
+    Nanos::try_from(duration.as_nanos()).unwrap_or(Nanos::MAX)
+}
+
+fn length(nanos: Nanos) -> Option<Duration> {
+    u64::try_from(nanos).ok().filter(|nanos| *nanos > 0).map(Duration::from_nanos)
+}
+
+/// What a push says about a promise.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Wish {
+    /// What it asks for, if it says anything; nothing at all where it takes back what was asked before.
+    pub(super) asked: Option<Nanos>,
+    /// What holds where no push of the group has asked for anything.
+    pub(super) otherwise: Nanos,
+}
+
+impl Wish {
+    /// A push that asks for this (a length of 0 takes back what was asked before), or says nothing; and what holds where
+    /// nothing was asked.
+    pub fn new(asked: Option<Duration>, otherwise: Option<Duration>) -> Self {
+        Self { asked: asked.map(nanos), otherwise: otherwise.map_or(0, nanos) }
+    }
+}
+
+/// Both promises of a push.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Wishes {
+    /// When the group's series go.
+    pub ttl: Wish,
+    /// When the next push comes.
+    pub expect: Wish,
+}
+
+/// A promise as a group has it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub(super) struct Term {
+    pub(super) length: Nanos,
+    /// Whether a push has asked for it; then it holds on for pushes that say nothing.
+    pub(super) is_asked: bool,
+}
+
+impl Term {
+    fn renewed(self, wish: Wish) -> Self {
+        match wish.asked {
+            Some(length) if length > 0 => Self { length, is_asked: true },
+            None if self.is_asked => self,
+            Some(_) | None => Self { length: wish.otherwise, is_asked: false },
+        }
+    }
+}
+
+/// What is promised for a group, and what has become of it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Promises {
+    pub(super) ttl: Term,
+    pub(super) expect: Term,
+    /// When the last push was taken.
+    pub(super) since: SteadyNanos,
+    /// Whether the next push has not come in time.
+    pub(super) is_overdue: bool,
+    /// Whether the series have gone.
+    pub(super) is_expired: bool,
+}
+
+/// What can fall due.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Due {
+    /// The next push has not come in time.
+    Overdue,
+    /// The series go.
+    Expired,
+    /// What has stayed of the group goes.
+    Forgotten,
+}
+
+impl Promises {
+    /// What is promised after a push; nothing where nothing is.
+    pub(super) fn renewed(old: Option<&Self>, wishes: &Wishes, since: SteadyNanos) -> Option<Self> {
+        let (ttl, expect) = old.map_or_else(Default::default, |old| (old.ttl, old.expect));
+        Self::of(ttl.renewed(wishes.ttl), expect.renewed(wishes.expect), since)
+    }
+
+    /// Two promises that were made then; nothing where neither is one.
+    pub(super) fn of(ttl: Term, expect: Term, since: SteadyNanos) -> Option<Self> {
+        let is_any = ttl.length > 0 || expect.length > 0;
+        is_any.then_some(Self { ttl, expect, since, is_overdue: false, is_expired: false })
+    }
+
+    /// How long after the last push the series go.
+    pub(super) fn ttl(&self) -> Option<Duration> {
+        length(self.ttl.length)
+    }
+
+    /// How long after the last push the next one is due.
+    pub(super) fn expect(&self) -> Option<Duration> {
+        length(self.expect.length)
+    }
+
+    /// What falls due next, and when. What has stayed of a group whose series have gone stays for so long after that, or
+    /// after the next push was due, whichever is later: an alert must have its time.
+    pub(super) fn next(&self, retention: Nanos) -> Option<(SteadyNanos, Due)> {
+        let after = |length: Nanos| (length > 0).then(|| self.since.after(length));
+        let (expired, overdue) = (after(self.ttl.length), after(self.expect.length));
+        let forgotten = self.is_expired.then(|| expired.max(overdue)).flatten();
+        let all = [
+            overdue.filter(|_| !self.is_overdue).map(|at| (at, Due::Overdue)),
+            expired.filter(|_| !self.is_expired).map(|at| (at, Due::Expired)),
+            forgotten.map(|at| (at.after(retention), Due::Forgotten)),
+        ];
+        all.into_iter().flatten().min_by_key(|(at, _)| *at)
+    }
+}
+
+/// When to look at which group.
+///
+/// A group has one entry that counts, and it is never too late. A push mostly moves a deadline on, and then the entry stays as
+/// it is: when its time has come the group is looked at, and put in again. So a push costs nothing here, mostly, and a group
+/// that is pushed all the time one look for each length of its promises.
+#[derive(Debug, Default)]
+pub(super) struct Deadlines {
+    entries: BinaryHeap<Reverse<(SteadyNanos, Slot)>>,
+    /// The entry that counts, by slot.
+    armed: Vec<Option<SteadyNanos>>,
+}
+
+/// Entries that do not count are thrown out when there are this many, and half of all.
+const STALE_MIN: usize = 1024;
+
+impl Deadlines {
+    /// Sees to it that a group is looked at then. Returns whether that comes before all else.
+    pub(super) fn arm(&mut self, slot: Slot, at: SteadyNanos) -> bool {
+        let place = slot as usize;
+        if self.armed.len() <= place {
+            self.armed.resize(place + 1, None);
+        }
+        if self.armed[place].is_some_and(|armed| armed <= at) {
+            return false;
+        }
+        self.armed[place] = Some(at);
+        if self.entries.len() > 2 * self.armed.len() + STALE_MIN {
+            let armed = &self.armed;
+            self.entries.retain(|Reverse((at, slot))| armed[*slot as usize] == Some(*at));
+        }
+        let is_first = self.next().is_none_or(|next| at < next);
+        self.entries.push(Reverse((at, slot)));
+        is_first
+    }
+
+    /// A group is not looked at any more.
+    pub(super) fn disarm(&mut self, slot: Slot) {
+        if let Some(armed) = self.armed.get_mut(slot as usize) {
+            *armed = None;
+        }
+    }
+
+    /// When to look next.
+    pub(super) fn next(&self) -> Option<SteadyNanos> {
+        self.entries.peek().map(|Reverse((at, _))| *at)
+    }
+
+    /// The next group whose time has come. It is not looked at again unless it is armed again.
+    pub(super) fn take(&mut self, now: SteadyNanos) -> Option<Slot> {
+        while self.next().is_some_and(|at| at <= now) {
+            let Reverse((at, slot)) = self.entries.pop()?;
+            let armed = &mut self.armed[slot as usize];
+            if *armed == Some(at) {
+                *armed = None;
+                return Some(slot);
+            }
+        }
+        None
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    const RETENTION: Nanos = 1000;
+
+    fn wish(asked: Option<Nanos>, otherwise: Nanos) -> Wish {
+        Wish { asked, otherwise }
+    }
+
+    fn wishes(ttl: Option<Nanos>, expect: Option<Nanos>) -> Wishes {
+        Wishes { ttl: wish(ttl, 0), expect: wish(expect, 0) }
+    }
+
+    #[test]
+    fn what_was_asked_holds_until_something_else_is() {
+        for (asked, otherwise, expected) in [
+            // Each push asks, or says nothing.
+            (&[Some(5)][..], 0, (5, true)),
+            (&[Some(5), None], 0, (5, true)),
+            (&[Some(5), None], 9, (5, true)),
+            (&[Some(5), Some(6)], 0, (6, true)),
+            (&[Some(5), Some(0)], 0, (0, false)),
+            (&[Some(5), Some(0), None], 9, (9, false)),
+            (&[None], 9, (9, false)),
+            (&[None], 0, (0, false)),
+        ] {
+            let term = asked.iter().fold(Term::default(), |term, asked| term.renewed(wish(*asked, otherwise)));
+            assert_eq!((term.length, term.is_asked), expected, "{asked:?} {otherwise}");
+        }
+    }
+
+    #[test]
+    fn one_thing_falls_due_after_the_other() {
+        for (ttl, expect, falls_due) in [
+            (None, None, &[][..]),
+            (None, Some(5), &[(15, Due::Overdue)][..]),
+            (Some(7), None, &[(17, Due::Expired), (1017, Due::Forgotten)]),
+            (Some(7), Some(5), &[(15, Due::Overdue), (17, Due::Expired), (1017, Due::Forgotten)]),
+            // The series go before the next push is due, and the tombstone stays until an alert has had its time.
+            (Some(7), Some(50), &[(17, Due::Expired), (60, Due::Overdue), (1060, Due::Forgotten)]),
+        ] {
+            let mut promises = Promises::renewed(None, &wishes(ttl, expect), SteadyNanos(10));
+            let mut seen = Vec::new();
+            while let Some((at, due)) = promises.and_then(|promises| promises.next(RETENTION)) {
+                seen.push((at.0, due));
+                match (due, &mut promises) {
+                    (Due::Overdue, Some(promises)) => promises.is_overdue = true,
+                    (Due::Expired, Some(promises)) => promises.is_expired = true,
+                    (_, promises) => *promises = None,
+                }
+            }
+            assert_eq!(seen, falls_due, "{ttl:?} {expect:?}");
+        }
+    }
+
+    #[test]
+    fn a_recorded_moment_lies_as_long_ago_as_the_clock_says() {
+        let now = Moment { unix: UnixNanos(1000), steady: SteadyNanos(50) };
+        assert_eq!(now.at(UnixNanos(900)).steady, SteadyNanos(-50));
+        assert_eq!(now.at(UnixNanos(2000)), Moment { unix: UnixNanos(2000), steady: SteadyNanos(50) });
+    }
+
+    proptest! {
+        /// Each group is looked at when something of it falls due, however its deadlines move, and few entries are kept.
+        #[test]
+        fn nothing_is_missed(pushes in prop::collection::vec((0..4_u32, 0..30_i64, 1..40_i64), 1..3000)) {
+            let mut deadlines = Deadlines::default();
+            let mut groups: [Option<Promises>; 4] = [None; 4];
+            let mut now = 0;
+            for (slot, pause, expect) in pushes {
+                now += pause;
+                while let Some(slot) = deadlines.take(SteadyNanos(now)) {
+                    let Some(promises) = &mut groups[slot as usize] else { continue };
+                    match promises.next(RETENTION) {
+                        Some((at, _)) if at.0 > now => drop(deadlines.arm(slot, at)),
+                        _ => promises.is_overdue = true,
+                    }
+                }
+                for promises in groups.iter().flatten() {
+                    prop_assert_eq!(promises.is_overdue, promises.since.0 + promises.expect.length <= now);
+                }
+                let group = &mut groups[slot as usize];
+                *group = Promises::renewed(group.as_ref(), &wishes(None, Some(expect)), SteadyNanos(now));
+                if let Some((at, _)) = group.and_then(|promises| promises.next(RETENTION)) {
+                    deadlines.arm(slot, at);
+                }
+                prop_assert!(deadlines.entries.len() <= 2 * 4 + STALE_MIN + 1);
+            }
+        }
+    }
+}

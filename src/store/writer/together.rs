@@ -1,0 +1,138 @@
+//! Pushes to several groups that are one change: all of them are made, or none.
+
+use std::collections::{BTreeSet, HashMap, HashSet};
+use std::sync::Arc;
+
+use super::{Judged, State};
+use crate::exposition::MetricType;
+use crate::exposition::check::{self, Exposed};
+use crate::exposition::series::Fingerprint;
+use crate::store::group::{Place, Slot};
+use crate::store::index::Index;
+use crate::store::own::Own;
+use crate::store::{Push, StoreError, Verdict};
+
+impl State {
+    /// Replaces several groups, each with a push that was judged by itself. Where that cannot be, nothing changes but the
+    /// failure times of these groups.
+    pub(in crate::store) fn push_together(&mut self, pushes: &mut [Push], judged: &[Judged]) -> Verdict {
+        if self.rules.quarantine {
+            self.take_out_groups(pushes);
+            return pushes.iter_mut().try_for_each(|push| self.push(push, &Ok(Vec::new())));
+        }
+        let all: Result<Vec<_>, _> = judged.iter().cloned().collect();
+        let verdict = all.map_err(StoreError::from).and_then(|series| {
+            self.judge_together(pushes, &series)?;
+            Ok(series)
+        });
+        match verdict {
+            Ok(series) => {
+                self.take_out_groups(pushes);
+                pushes.iter_mut().zip(&series).try_for_each(|(push, series)| self.apply(push, series))
+            }
+            Err(fault) => {
+                pushes.iter().for_each(|push| self.fail(&push.key, push.at.unix));
+                Err(fault)
+            }
+        }
+    }
+
+    /// Makes pushes together that were answered for before the gateway ended.
+    pub(in crate::store) fn push_together_again(&mut self, pushes: &mut [(Push, Judged)]) -> Verdict {
+        let keys = pushes.iter().map(|(push, _)| push);
+        let slots: Vec<_> = keys.filter_map(|push| self.slots.get(&push.key).copied()).collect();
+        self.take_out_slots(&slots);
+        pushes.iter_mut().try_for_each(|(push, judged)| self.push_again(push, Some(judged)))
+    }
+
+    fn take_out_groups(&mut self, pushes: &[Push]) {
+        let slots: Vec<_> = pushes.iter().filter_map(|push| self.slots.get(&push.key).copied()).collect();
+        self.take_out_slots(&slots);
+    }
+
+    /// Takes the families out of groups, so that what replaces them in one does not meet the old ones in another.
+    fn take_out_slots(&mut self, slots: &[Slot]) {
+        let mut taken = Vec::new();
+        for slot in slots {
+            let mut group = self.take_group(*slot);
+            taken.push(self.take_out_replaced(*slot, &mut group, |_| true));
+            self.snapshot.groups.set(*slot as usize, Some(Arc::new(group)));
+        }
+        let mut emptied = BTreeSet::new();
+        for stored in taken.iter().flat_map(|families| families.values()) {
+            if let Place::Exposed(number) = stored.head.place
+                && emptied.insert(number)
+            {
+                self.snapshot.drop_if_empty(number);
+            }
+        }
+        let names = taken.iter().flat_map(|families| families.keys()).map(|name| &**name);
+        self.let_out(self.quarantine.touched_by(names));
+    }
+
+    /// Judges pushes beside what is exposed by all other groups, and beside one another.
+    fn judge_together(&self, pushes: &[Push], series: &[Vec<Vec<Fingerprint>>]) -> Verdict {
+        let Some(first) = pushes.first() else { return Ok(()) };
+        let beyond = Beyond::new(self, pushes);
+        let groups = self.snapshot.len() + pushes.len() - beyond.slots.len();
+        if groups > self.rules.groups_max {
+            return Err(StoreError::TooManyGroups(self.snapshot.len()));
+        }
+        let mut seen = HashSet::new();
+        for (push, series) in pushes.iter().zip(series) {
+            if self.index.has_twin(&push.key, self.slots.get(&push.key).copied()) {
+                let group = crate::store::Group::new(push.key.clone(), push.at.unix, 0);
+                return Err(check::duplicate("push_time_seconds", &Own::PushTime.metric(&group, 0)).into());
+            }
+            let families = push.families.iter().zip(series.iter().map(Vec::as_slice));
+            check::beside(families.clone(), push.key.labels(), &beyond, self.hash())?;
+            for (family, series) in families {
+                if let Some(metric) = family.metrics.first()
+                    && !series.iter().all(|series| seen.insert(*series))
+                {
+                    return Err(check::duplicate(&family.name, metric).into());
+                }
+            }
+        }
+        // Names and types, among one another.
+        let all = pushes.iter().flat_map(|push| &push.families).map(|family| (family, &[][..]));
+        Ok(check::beside(all, first.key.labels(), &beyond, self.hash())?)
+    }
+}
+
+/// What is exposed by other groups than those that are pushed to.
+struct Beyond<'a> {
+    index: &'a Index,
+    slots: HashSet<Slot>,
+    /// How many of the groups that are pushed to expose a family of a name.
+    families: HashMap<Arc<str>, usize>,
+}
+
+impl<'a> Beyond<'a> {
+    fn new(state: &'a State, pushes: &[Push]) -> Self {
+        let slots: HashSet<_> = pushes.iter().filter_map(|push| state.slots.get(&push.key).copied()).collect();
+        let mut families: HashMap<Arc<str>, usize> = HashMap::new();
+        for stored in slots.iter().flat_map(|slot| state.snapshot.group(*slot).families()) {
+            if stored.aside().is_none() {
+                *families.entry(stored.head.name.clone()).or_default() += 1;
+            }
+        }
+        Self { index: &state.index, slots, families }
+    }
+}
+
+impl Exposed for Beyond<'_> {
+    fn family(&self, escaped: &str) -> Option<(&str, MetricType)> {
+        let (name, kind, groups) = self.index.family(escaped)?;
+        (groups > self.families.get(name).copied().unwrap_or_default()).then_some((name, kind))
+    }
+
+    fn own(&self, name: &str) -> Option<MetricType> {
+        self.index.own(name)
+    }
+
+    fn has_series(&self, fingerprint: Fingerprint) -> bool {
+        self.index.owner(fingerprint).is_some_and(|owner| !self.slots.contains(&owner))
+    }
+}
+
