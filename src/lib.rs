@@ -54,7 +54,8 @@
 //! # Where to change what
 //!
 //! To forward one more signal, or one less: `supervise::state::Run::pass_on`. To limit what a stranger can send:
-//! [`config::Limits`]. To add a metric of a run: `supervise::report`. To add an option: [`cli::RUN_OPTIONS`], then
+//! [`config::Limits`]. To add a metric of a run: `supervise::report`. To change what its pushes promise: `supervise::promise`, and `deliver::promises`
+//! for how that is written. To add an option: [`cli::RUN_OPTIONS`], then
 //! [`config::run_config`]. To change what a run does when: [`supervise::state`]. To change an answer of the gateway: `gateway::error`. To add
 //! a flag of the gateway: [`cli::GATEWAY_FLAGS`], then [`config::gateway_config`].
 //!

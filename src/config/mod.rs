@@ -162,6 +162,8 @@ pub struct DeliveryConfig {
     pub push_deadline: Duration,
     /// Time between pushes while the command runs; zero means only at start and end.
     pub push_interval: Duration,
+    /// How long series stay in the gateway after the last push; zero for ever, `None` as the gateway has it.
+    pub ttl: Option<Duration>,
     /// Whether to print instead of delivering.
     pub dry_run: bool,
     /// Whether failed delivery is a failure.
@@ -324,6 +326,7 @@ fn delivery(reader: &mut Reader<'_>) -> DeliveryConfig {
         spool: if reader.flag("no-spool") { SpoolPlace::Nowhere } else { spool },
         push_deadline: reader.one("push-deadline", values::duration).unwrap_or(DEFAULT_PUSH_DEADLINE),
         push_interval: reader.one("push-interval", values::interval).unwrap_or(DEFAULT_PUSH_INTERVAL),
+        ttl: reader.one("ttl", values::duration),
         dry_run: reader.flag("dry-run"),
         strict: reader.flag("strict"),
     }
@@ -480,6 +483,7 @@ mod tests {
         for (flags, needle) in [
             (("push-interval", "soon"), "--push-interval \"soon\" is passed over: write a duration"),
             (("push-deadline", "-1"), "--push-deadline"),
+            (("ttl", "never"), "--ttl \"never\" is passed over: write a duration"),
             (("label", "x"), "write NAME=VALUE"),
             (("label", "1x=y"), "label name"),
             (("label", "le=y"), "reserved"),
@@ -552,6 +556,19 @@ mod tests {
         let (config, warnings) = judge(&[], &World(&[], &named)).expect("the job runs");
         assert_eq!(config.control.retries, 0);
         assert_eq!(warnings, ["/etc/jobmon/jobmon.toml:1: retries \"many\" is passed over: write a number"]);
+    }
+
+    #[test]
+    fn series_stay_as_long_as_the_gateway_has_it_unless_somebody_says_otherwise() {
+        let ttl = |flags: &[(&'static str, &str)], environment: &[(&str, &str)]| {
+            config_with(flags, environment).0.delivery.ttl
+        };
+        assert_eq!(ttl(&[], &[]), None);
+        assert_eq!(ttl(&[("ttl", "36h")], &[("JOBMON_TTL", "1")]), Some(Duration::from_hours(36)));
+        assert_eq!(ttl(&[], &[("JOBMON_TTL", "0")]), Some(Duration::ZERO));
+        let files = [("/etc/jobmon/jobmon.toml", "ttl = 90\n")];
+        let (config, _) = judge(&[], &World(&[], &files)).expect("a good call");
+        assert_eq!(config.delivery.ttl, Some(Duration::from_secs(90)));
     }
 
     #[test]

@@ -11,6 +11,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
+use chrono::Utc;
 use tokio::sync::watch;
 use tracing::{debug, error};
 
@@ -195,7 +196,9 @@ pub fn describe(sinks: &Sinks, report: &Report) -> String {
     let body: Bytes = body(&report.families);
     for target in &sinks.targets {
         let mut url = target.push_url(&sinks.key);
+        let promised = report.promise.query(&url, Utc::now().timestamp_micros());
         hide_secrets(&mut url);
+        url.set_query(promised.as_deref());
         let _ = writeln!(text, "jobmon: would POST to {url}");
     }
     if let Some(dir) = &sinks.textfile_dir {

@@ -126,9 +126,10 @@ impl Flush {
             None => self.clients.entry(id).or_insert(PushClient::new(&entry.target, &entry.access)?).clone(),
         };
         let post = async {
-            match client.post(&entry.key, entry.body.clone()).await {
+            let (key, promise) = (&entry.key, &entry.promise);
+            match client.post(key, promise, entry.body.clone()).await {
                 Err(error) if error.is_bad_request() => {
-                    client.post(&entry.key, entry.without_command()).await
+                    client.post(key, promise, entry.without_command()).await
                 }
                 result => result,
             }

@@ -10,6 +10,7 @@ use super::backoff::Backoff;
 use super::beside::beside;
 use super::courier::{Order, Sinks, deadline, next, time_left};
 use super::flush::{Others, flush_some};
+use super::promises::Promise;
 use super::push::{PushClient, PushError};
 use super::spool::{Entry, Spool};
 use super::target::Target;
@@ -139,13 +140,16 @@ impl Lane {
     }
 
     /// Pushes a run's progress, together with what waited of its group: pushed by itself, later, that would be taken for the
-    /// newer.
+    /// newer. It is the run's progress that says when to expect more.
     async fn progress(&self, client: &PushClient, report: &Report, waiting: Option<Entry>) -> Progress {
         let url = &self.target;
         let push = async {
-            let Some(own) = waiting else { return self.push_once(client, report, false).await };
+            let Some(own) = waiting else {
+                return self.push_once(client, report, &report.promise, false).await;
+            };
             let entry = self.entry(report);
-            client.post(&self.sinks.key, own.merged_with(&entry).body).await?;
+            let promise = report.promise.with_runs_of(&own.promise);
+            client.post(&self.sinks.key, &promise, own.merged_with(&entry).body).await?;
             self.take_out(entry).await;
             Ok(())
         };
@@ -171,6 +175,7 @@ impl Lane {
             key: self.sinks.key.clone(),
             body: body(&report.families),
             at_micros: report.at_micros,
+            promise: report.promise.clone(),
         }
     }
 
@@ -185,15 +190,21 @@ impl Lane {
     }
 
     /// Pushes a report, and without the command's metrics if the server finds fault with it.
-    async fn push_once(&self, client: &PushClient, report: &Report, is_last: bool) -> Result<(), PushError> {
+    async fn push_once(
+        &self,
+        client: &PushClient,
+        report: &Report,
+        promise: &Promise,
+        is_last: bool,
+    ) -> Result<(), PushError> {
         let key = &self.sinks.key;
-        match client.post(key, body(&report.families)).await {
+        match client.post(key, promise, body(&report.families)).await {
             Err(error) if error.is_bad_request() => match &report.without_command {
                 Some(families) => {
                     if is_last {
                         warn!(url = %client.target(), %error, "the command's metrics were refused, pushing without them");
                     }
-                    client.post(key, body(families)).await
+                    client.post(key, promise, body(families)).await
                 }
                 None => Err(error),
             },
@@ -260,7 +271,7 @@ impl Lane {
         attempts: &mut Attempts,
         keeping: &mut Keeping,
     ) -> Result<(), Option<PushError>> {
-        let merged = waiting.own.as_ref().map(|own| own.merged_with(&keeping.entry).body);
+        let merged = waiting.own.as_ref().map(|own| own.merged_with(&keeping.entry));
         let slow = tokio::time::sleep(SPOOL_AFTER.min(time_left(&self.inbox) / 2));
         tokio::pin!(slow);
         let result = {
@@ -294,7 +305,7 @@ impl Lane {
             if unsettled {
                 // An earlier report may still arrive, and after this one.
                 tokio::time::sleep(SETTLE).await;
-                let again = self.push_once(client, report, false).await;
+                let again = self.push_once(client, report, &report.promise, false).await;
                 debug!(url = %self.target, ok = again.is_ok(), "pushed again");
             }
             if waiting.own.is_some() || keeping.is_begun() {
@@ -392,23 +403,26 @@ struct Attempts {
 
 impl Attempts {
     /// Tries until it works, or until it is clear that it will not. With what waited in the spool, unless the server finds
-    /// fault with that.
+    /// fault with that; the runs that wait there are told of all the same.
     async fn run(
         &mut self,
         lane: &Lane,
         client: &PushClient,
         report: &Report,
-        mut merged: Option<bytes::Bytes>,
+        mut merged: Option<Entry>,
         failed: Arc<tokio::sync::Notify>,
     ) -> Result<(), Option<PushError>> {
         let mut backoff = Backoff::new();
+        let alone = merged
+            .as_ref()
+            .map_or_else(|| report.promise.clone(), |all| report.promise.with_runs_of(&all.promise));
         loop {
             self.count += 1;
             let attempt_max = (time_left(&lane.inbox) / ATTEMPT_PARTS).max(ATTEMPT_MIN);
             let push = async {
                 match &merged {
-                    Some(body) => client.post(&lane.sinks.key, body.clone()).await,
-                    None => lane.push_once(client, report, true).await,
+                    Some(all) => client.post(&all.key, &all.promise, all.body.clone()).await,
+                    None => lane.push_once(client, report, &alone, true).await,
                 }
             };
             let error = match tokio::time::timeout(attempt_max, push).await {

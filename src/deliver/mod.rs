@@ -10,6 +10,7 @@ pub mod courier;
 mod dns;
 mod flush;
 mod lane;
+mod promises;
 mod push;
 mod spool;
 mod target;
@@ -18,6 +19,7 @@ mod textfile;
 pub use access::{Access, Proxy, ProxyError};
 pub use courier::{Courier, Sinks};
 pub use flush::{Flushed, flush};
+pub use promises::{Expect, Promise, RunOutcome, RunRecord};
 pub use spool::{Entry, Spool, SpoolPlace};
 pub use target::Target;
 
@@ -35,6 +37,8 @@ pub struct Report {
     pub without_command: Option<Vec<MetricFamily>>,
     /// What the report is about.
     pub about: About,
+    /// What its pushes promise.
+    pub promise: Promise,
     /// When that was known, in microseconds since 1970.
     pub at_micros: i64,
 }

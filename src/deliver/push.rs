@@ -11,6 +11,7 @@ use reqwest::{Client, Response, StatusCode, redirect};
 
 use super::access::Access;
 use super::dns::SystemDns;
+use super::promises::Promise;
 use super::target::Target;
 use crate::exposition::text;
 use crate::grouping::GroupingKey;
@@ -106,13 +107,19 @@ impl PushClient {
         &self.target
     }
 
-    /// POSTs a body: families of the same names are replaced, the group's others stay.
+    /// POSTs a body: families of the same names are replaced, the group's others stay. What is promised counts from now.
     ///
     /// # Errors
     /// Why it was not taken.
-    pub(super) async fn post(&self, key: &GroupingKey, body: Bytes) -> Result<(), PushError> {
-        let request =
-            self.http.post(self.target.push_url(key)).header(CONTENT_TYPE, text::CONTENT_TYPE).body(body);
+    pub(super) async fn post(
+        &self,
+        key: &GroupingKey,
+        promise: &Promise,
+        body: Bytes,
+    ) -> Result<(), PushError> {
+        let mut url = self.target.push_url(key);
+        promise.add_to(&mut url, Utc::now().timestamp_micros());
+        let request = self.http.post(url).header(CONTENT_TYPE, text::CONTENT_TYPE).body(body);
         let response = request.send().await.map_err(|error| {
             // A request that cannot be made will not be made later either.
             let kind = if error.is_builder() { PushError::Client } else { PushError::NoAnswer };

@@ -18,7 +18,7 @@ use serde::{Deserialize, Serialize};
 use tracing::warn;
 use xxhash_rust::xxh3::xxh3_64;
 
-use super::{Access, Target, body};
+use super::{Access, Promise, Target, body};
 use crate::exposition::{Validation, check, text};
 use crate::grouping::{GroupingKey, JOB_LABEL};
 
@@ -95,6 +95,8 @@ pub struct Entry {
     pub body: Bytes,
     /// When it was said, in microseconds since 1970.
     pub at_micros: i64,
+    /// What is promised with it.
+    pub promise: Promise,
 }
 
 /// What stands before the body in a file.
@@ -104,6 +106,9 @@ struct Header {
     access: Access,
     grouping: BTreeMap<String, String>,
     at_micros: i64,
+    /// Earlier versions promised nothing.
+    #[serde(default)]
+    promise: Promise,
 }
 
 /// A user's part of a spool directory.
@@ -328,7 +333,7 @@ impl Entry {
         ahead > 0 && ahead < OVERLAP_MAX_MICROS
     }
 
-    /// What this and another, said now, say together; the later one where they disagree.
+    /// What this and another, said now, say together; the later one where they disagree, and when the next push is due.
     #[must_use]
     pub fn merged_with(&self, other: &Self) -> Self {
         let (older, newer) = if self.is_later_than(other) { (other, self) } else { (self, other) };
@@ -339,7 +344,8 @@ impl Entry {
         families.extend(old.into_iter().filter(|family| !names.contains(&family.name)));
         // A name of the old may collide with one of the new, which would cost the whole; the new one stays.
         let families = check::keep_exposable(families).families;
-        Self { body: body(&families), ..newer.clone() }
+        let promise = newer.promise.with_runs_of(&older.promise);
+        Self { body: body(&families), promise, ..newer.clone() }
     }
 
     /// The same without the command's own metrics.
@@ -356,6 +362,7 @@ impl Entry {
             access: self.access.clone(),
             grouping: labels.map(|(name, value)| (name.to_owned(), value.to_owned())).collect(),
             at_micros: self.at_micros,
+            promise: self.promise.clone(),
         };
         let mut rest = serde_json::to_vec(&header)?;
         rest.push(b'\n');
@@ -381,6 +388,7 @@ impl Entry {
             key: GroupingKey::new(&job, header.grouping),
             body: Bytes::copy_from_slice(body),
             at_micros: header.at_micros,
+            promise: header.promise,
         })
     }
 }
@@ -392,6 +400,7 @@ fn split_line(bytes: &[u8]) -> Option<(&[u8], &[u8])> {
 
 #[cfg(test)]
 mod tests {
+    use super::super::{Expect, RunOutcome, RunRecord};
     use super::*;
 
     fn entry(job: &str, at_micros: i64, text: &str) -> Entry {
@@ -401,7 +410,26 @@ mod tests {
             key: GroupingKey::new(job, [("a", "1")]),
             body: Bytes::copy_from_slice(text.as_bytes()),
             at_micros,
+            promise: Promise::default(),
         }
+    }
+
+    fn run(id: &str, end_micros: i64) -> RunRecord {
+        let (outcome, exit_code) = (RunOutcome::Failure, 3);
+        RunRecord { id: id.to_owned(), end_micros, duration_micros: 1, exit_code, outcome }
+    }
+
+    /// The end of a run, as it waits.
+    fn last(id: &str, at_micros: i64, expect: Expect) -> Entry {
+        let promise = Promise { expect, run: Some(run(id, at_micros)), ..Promise::default() };
+        Entry { promise, ..entry("x", at_micros, "# TYPE a untyped\na 1\n") }
+    }
+
+    fn ids(promise: &Promise) -> (Option<&str>, Vec<&str>) {
+        fn id(run: &RunRecord) -> &str {
+            &run.id
+        }
+        (promise.run.as_ref().map(id), promise.earlier.iter().map(id).collect())
     }
 
     fn entries(spool: &Spool) -> Vec<Entry> {
@@ -468,6 +496,63 @@ mod tests {
         spool.put(&good).expect("written");
         assert_eq!(entries(&spool).len(), 2);
         assert_eq!(spool.clear().expect("removed"), 2);
+    }
+
+    #[test]
+    fn a_run_that_never_arrived_goes_with_a_later_one() {
+        let (_dir, spool) = spool();
+        let put = |entry: &Entry| spool.put(entry).expect("written");
+        let waits = || entries(&spool).remove(0).promise;
+        put(&last("a", 1, Expect::At(7)));
+        put(&Entry { promise: Promise::default(), ..entry("x", 2, "") });
+        assert_eq!((ids(&waits()), waits().expect), ((None, vec!["a"]), Expect::Keep));
+        let ttl = Some(Duration::from_secs(5));
+        let newest = last("c", 4, Expect::Withdrawn);
+        put(&Entry { promise: Promise { ttl, ..newest.promise.clone() }, ..newest.clone() });
+        // It comes later, but was said earlier.
+        put(&last("b", 3, Expect::At(8)));
+        // One of them comes again.
+        put(&last("b", 3, Expect::At(8)));
+        assert_eq!(ids(&waits()), (Some("c"), vec!["a", "b"]));
+        assert_eq!((waits().expect, waits().ttl), (Expect::Withdrawn, ttl));
+        put(&newest);
+        assert_eq!(ids(&waits()), (Some("c"), vec!["a", "b"]), "it is not earlier than itself");
+        assert_eq!(waits().earlier[1], run("b", 3));
+        for n in 5..100 {
+            put(&last(&format!("{n}"), n, Expect::At(9)));
+        }
+        let promise = waits();
+        let (run, earlier) = ids(&promise);
+        assert_eq!((run, earlier.len(), earlier[0], earlier[59]), (Some("99"), 60, "39", "98"));
+    }
+
+    /// A file of a version that promised nothing, and knew no runs.
+    #[test]
+    fn older_files_are_read() {
+        let old = br#"jobmon spool 1 f8df57c6c07294bb
+{"url":"http://h:1/","access":{"username":null,"password_file":null,"bearer_token_file":null,"headers":[],"ca_file":null,"cert_file":null,"key_file":null,"proxy":"System"},"grouping":{"job":"x"},"at_micros":5}
+# TYPE a untyped
+a 1
+"#;
+        let entry = Entry::from_bytes(old).expect("a good file");
+        assert_eq!((entry.at_micros, &entry.body[..]), (5, &b"# TYPE a untyped\na 1\n"[..]));
+        assert_eq!(entry.promise, Promise::default());
+        let now = last("b", 6, Expect::At(8));
+        assert_eq!(entry.merged_with(&Entry { key: entry.key.clone(), ..now.clone() }).promise, now.promise);
+    }
+
+    #[test]
+    fn what_is_promised_waits_too() {
+        let promise = Promise {
+            expect: Expect::Within(Duration::from_millis(1500)),
+            ttl: Some(Duration::ZERO),
+            run: Some(run("b", 2)),
+            earlier: vec![run("a", 1)],
+        };
+        for expect in [promise.expect, Expect::At(-1), Expect::Keep, Expect::Withdrawn] {
+            let entry = Entry { promise: Promise { expect, ..promise.clone() }, ..entry("x", 2, "") };
+            assert_eq!(Entry::from_bytes(&entry.to_bytes().expect("serializable")), Some(entry));
+        }
     }
 
     #[test]

@@ -94,11 +94,12 @@ fn kept(path: &Path, new: &[MetricFamily], about: About) -> Vec<MetricFamily> {
 
 #[cfg(test)]
 mod tests {
+    use super::super::Promise;
     use super::*;
 
     fn report(about: About, body: &str) -> Report {
         let families = text::parse(body.as_bytes(), Validation::Legacy).expect("a good text");
-        Report { families, without_command: None, about, at_micros: 0 }
+        Report { families, without_command: None, about, promise: Promise::default(), at_micros: 0 }
     }
 
     fn samples(file: &Textfile) -> Vec<String> {

@@ -16,6 +16,7 @@ mod orphans;
 mod outcome;
 mod output;
 mod process;
+mod promise;
 mod reap;
 mod record;
 mod report;

@@ -8,7 +8,7 @@ use prometheus::{Gauge, GaugeVec, Opts, Registry};
 use super::collect::Collected;
 use super::outcome::Outcome;
 use super::reap::Usage;
-use crate::deliver::{About, Report};
+use crate::deliver::{About, Promise, Report};
 use crate::exposition::{Labels, MetricFamily, registry};
 
 /// What is known about a run while it goes on.
@@ -45,14 +45,20 @@ pub struct End {
     pub usage: Usage,
 }
 
+impl Facts {
+    /// What a report of them is about.
+    pub fn about(&self) -> About {
+        match self.end {
+            None => About::Progress,
+            Some(End { outcome: Outcome::Skipped, .. }) => About::Skip,
+            Some(end) if end.success => About::Success,
+            Some(_) => About::Failure,
+        }
+    }
+}
+
 /// Makes the report of a run. `labels` go on every sample of our own; the command's have theirs already.
-pub fn report(facts: &Facts, collected: Collected, labels: &Labels) -> Report {
-    let about = match facts.end {
-        None => About::Progress,
-        Some(End { outcome: Outcome::Skipped, .. }) => About::Skip,
-        Some(end) if end.success => About::Success,
-        Some(_) => About::Failure,
-    };
+pub fn report(facts: &Facts, collected: Collected, labels: &Labels, promise: Promise) -> Report {
     let own = |taken, refused| {
         let mut families = own_families(facts, taken, refused);
         families.iter_mut().for_each(|family| family.add_missing_labels(labels));
@@ -64,7 +70,7 @@ pub fn report(facts: &Facts, collected: Collected, labels: &Labels) -> Report {
     let mut families = own(collected.taken, collected.refused);
     families.extend(collected.families);
     let at = facts.end.map_or_else(Utc::now, |end| end.at);
-    Report { families, without_command, about, at_micros: at.timestamp_micros() }
+    Report { families, without_command, about: facts.about(), promise, at_micros: at.timestamp_micros() }
 }
 
 fn own_families(facts: &Facts, taken: u64, refused: u64) -> Vec<MetricFamily> {

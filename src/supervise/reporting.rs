@@ -15,6 +15,7 @@ use super::collect::Collected;
 use super::event_loop::Supervision;
 use super::outcome::{EXIT_NOT_DELIVERED, Outcome};
 use super::output::Kept;
+use super::promise::{Terms, promise};
 use super::report::{self, End};
 use super::spawn::give_back_code;
 use super::state::{Conclusion, Event};
@@ -210,7 +211,8 @@ impl Supervision<'_> {
             warn!(refused = collected.refused, line, %reason, "metrics of the command were refused");
         }
         self.delivery.start(self.config);
-        let report = || report::report(&self.facts, collected, &self.config.labels);
+        let promise = promise(&self.facts, &self.run_id, &Terms::of(self.config));
+        let report = || report::report(&self.facts, collected, &self.config.labels, promise);
         match (&self.delivery, deadline) {
             (Delivery::Started { courier, .. }, Some(deadline)) => courier.finish(report(), deadline),
             (Delivery::Started { courier, .. }, None) => courier.progress(report()),

@@ -89,7 +89,7 @@ fn what_a_file_switches_on_a_jobs_table_switches_off() {
         job(arguments).run().stderr
     };
     assert!(
-        told("x").starts_with("jobmon: would POST to http://127.0.0.1:9091/metrics/job/x\n"),
+        told("x").starts_with("jobmon: would POST to http://127.0.0.1:9091/metrics/job/x?expect=0&run_id="),
         "{}",
         told("x")
     );
@@ -104,7 +104,7 @@ fn a_variable_switches_on_what_needs_no_value() {
         job(["--dry-run", "--job", name, "--", "true"]).env("JOBMON_INSTANCE", value).run().stderr
     };
     let host = nix::unistd::gethostname().expect("a name").into_string().expect("text");
-    assert!(run("x", "true").contains(&format!("/job/x/instance/{host}\n")));
-    assert!(run("x", "off").contains("/job/x\n"));
-    assert!(run("x", "web-1").contains("/job/x/instance/web-1\n"));
+    assert!(run("x", "true").contains(&format!("/job/x/instance/{host}?expect")));
+    assert!(run("x", "off").contains("/job/x?expect"));
+    assert!(run("x", "web-1").contains("/job/x/instance/web-1?expect"));
 }

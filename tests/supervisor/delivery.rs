@@ -130,7 +130,15 @@ fn a_supervised_supervisor_is_a_job_of_its_own() {
 
 /// A server that gives each connection the next of these answers, and keeps the requests.
 pub fn scripted(answers: &'static [&'static str]) -> (String, std::thread::JoinHandle<Vec<String>>) {
-    let listener = TcpListener::bind("127.0.0.1:0").expect("a port");
+    scripted_at("127.0.0.1:0", answers)
+}
+
+/// The same at an address.
+pub fn scripted_at(
+    address: &str,
+    answers: &'static [&'static str],
+) -> (String, std::thread::JoinHandle<Vec<String>>) {
+    let listener = TcpListener::bind(address).expect("a port");
     let url = format!("http://{}", listener.local_addr().expect("bound"));
     let server = std::thread::spawn(move || {
         let mut requests = Vec::new();
@@ -171,7 +179,7 @@ fn what_may_pass_is_tried_again_with_the_whole_body() {
     let requests = server.join().expect("no panic");
     assert_eq!(requests.len(), 4);
     for request in &requests {
-        assert!(request.starts_with("POST /metrics/job/true HTTP/1.1\r\n"), "{request}");
+        assert!(request.starts_with("POST /metrics/job/true?expect=0&run_id="), "{request}");
         let body = |request: &str| request.split_once("\r\n\r\n").map(|(_, body)| body.to_owned());
         assert_eq!(body(request), body(&requests[0]));
     }
@@ -214,13 +222,13 @@ fn a_name_is_looked_up_and_a_socket_is_found() {
         head
     });
     assert_eq!(job(["--push-url", &format!("unix:{}", path.display()), "--", "true"]).run(), silent(0));
-    assert_eq!(&server.join().expect("no panic"), b"POST /metrics/job/true H");
+    assert_eq!(&server.join().expect("no panic"), b"POST /metrics/job/true?e");
 }
 
 #[test]
 fn a_dry_run_prints_what_would_be_sent() {
     let gateway = gateway();
-    let url = gateway.url.replace("http://", "http://user:secret@");
+    let url = gateway.url.replace("http://", "http://user:secret@") + "?token=secret";
     let script = "echo 'items 5' > $JOBMON_METRICS; exit 2";
     let output = job([
         "--push-url",
@@ -229,6 +237,8 @@ fn a_dry_run_prints_what_would_be_sent() {
         "/d",
         "--job",
         "x",
+        "--ttl",
+        "1.5",
         "--dry-run",
         "--",
         "sh",
@@ -237,11 +247,11 @@ fn a_dry_run_prints_what_would_be_sent() {
     ])
     .run();
     assert_eq!(output.code, 2);
-    let start = format!(
-        "jobmon: would POST to {}/metrics/job/x\njobmon: would write /d/jobmon_x.prom\n# HELP jobmon_",
-        gateway.url
-    );
-    assert!(output.stderr.starts_with(&start), "{output:?}");
+    let start = format!("jobmon: would POST to {}/metrics/job/x?expect=0&ttl=1500ms&run_id=", gateway.url);
+    let rest = output.stderr.strip_prefix(&start).unwrap_or_else(|| panic!("{output:?}"));
+    let (run_id, rest) = rest.split_once('\n').expect("more lines");
+    assert!(run_id.len() == 32 && run_id.chars().all(|c| c.is_ascii_hexdigit()), "{run_id}");
+    assert!(rest.starts_with("jobmon: would write /d/jobmon_x.prom\n# HELP jobmon_"), "{rest}");
     assert!(
         output.stderr.contains("\njobmon_exit_code 2\n")
             && output.stderr.ends_with("# TYPE items untyped\nitems 5\n")

@@ -6,6 +6,7 @@ mod control;
 pub mod delivery;
 mod exit_codes;
 mod metrics;
+mod promises;
 mod signals;
 mod spool;
 mod stderr;

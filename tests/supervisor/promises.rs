@@ -1,0 +1,142 @@
+//! What pushes promise in their queries, as a server reads it.
+
+use std::path::Path;
+
+use super::delivery::{scripted, scripted_at};
+use crate::harness::peers::free_port;
+use crate::harness::{JOBMON, Job, job, temporary_directory};
+
+const OK: &str = "HTTP/1.1 200 OK\r\nContent-Length: 0\r\nConnection: close\r\n\r\n";
+const BUSY: &str = "HTTP/1.1 503 x\r\nContent-Length: 0\r\nConnection: close\r\n\r\n";
+const BAD: &str = "HTTP/1.1 400 x\r\nContent-Length: 0\r\nConnection: close\r\n\r\n";
+
+/// The query of a request.
+fn query(request: &str) -> &str {
+    let target = request.split(' ').nth(1).expect("a request line");
+    target.split_once('?').expect("a query").1
+}
+
+/// A parameter of a request, as often as it is there.
+fn all<'a>(request: &'a str, name: &str) -> Vec<&'a str> {
+    let pairs = query(request).split('&').filter_map(|pair| pair.split_once('='));
+    pairs.filter(|(n, _)| *n == name).map(|(_, value)| value).collect()
+}
+
+fn spooling(spool: &Path, arguments: &[&str]) -> Job {
+    job(arguments).env("JOBMON_SPOOL_DIR", spool).env("JOBMON_NO_SPOOL", "0")
+}
+
+#[test]
+fn while_the_command_runs_three_intervals_and_at_its_end_nothing_is_promised() {
+    for (interval, expect) in [("10s", "expect=30s"), ("11.5s", "expect=34500ms"), ("0", "expect=0")] {
+        let (url, server) = scripted(&[OK, OK]);
+        let arguments = ["--push-url", &url, "--push-interval", interval, "--", "sh", "-c"];
+        let output = job(arguments).arguments(&["echo $JOBMON_RUN_ID; sleep 0.8"]).run();
+        let requests = server.join().expect("no panic");
+        assert_eq!(query(&requests[0]), expect);
+        assert_eq!(query(&requests[1]), format!("expect=0&run_id={}", output.stdout.trim()));
+    }
+}
+
+#[test]
+fn each_attempt_promises_the_next_run_anew_and_names_the_same_run() {
+    let (url, server) = scripted(&[BUSY, BAD, OK]);
+    let url = format!("{url}?a=%2F&ttl=1h");
+    let arguments = ["--push-url", &url, "--every", "1h", "--grace", "10m", "--ttl", "5s", "-q", "--"];
+    let script = "echo a 1 > $JOBMON_METRICS; echo $JOBMON_RUN_ID";
+    let output = job(arguments).arguments(&["sh", "-c", script]).run();
+    let requests = server.join().expect("no panic");
+    assert!(requests[1].contains("\na 1\n") && !requests[2].contains("\na 1\n"), "without the command's");
+    for request in requests {
+        let expect = all(&request, "expect")[0].strip_suffix('s').and_then(|s| s.parse::<u64>().ok());
+        assert!(expect.is_some_and(|seconds| (4100..=4200).contains(&seconds)), "{request}");
+        assert!(query(&request).starts_with("a=%2F&ttl=1h&expect="), "{request}");
+        assert_eq!(all(&request, "ttl"), ["1h"]);
+        assert_eq!(all(&request, "run_id"), [output.stdout.trim()]);
+    }
+}
+
+#[test]
+fn a_skipped_run_keeps_what_was_promised() {
+    let (url, server) = scripted(&[OK]);
+    let lock = format!("--lock=test-promises-{}", std::process::id());
+    let inner = format!("{JOBMON} -q --push-url {url} --every 1h --ttl 0 {lock} -- true");
+    let output = job(["--no-push", &lock, "--", "sh", "-c", &inner]).run();
+    assert_eq!(output.code, 0, "{output:?}");
+    let requests = server.join().expect("no panic");
+    let run_id = all(&requests[0], "run_id");
+    assert_eq!((run_id.len(), run_id[0].len()), (1, 32));
+    assert_eq!(query(&requests[0]), format!("ttl=0&run_id={}", run_id[0]));
+}
+
+/// Runs of an outage; the names of three of them, and a server where they could not be told.
+fn outage(spool: &Path, address: &str) -> Vec<String> {
+    let url = format!("http://{address}");
+    let run = |script: &str| {
+        let arguments = ["--push-url", &url, "--push-deadline", "0", "--job", "x", "--every", "1h", "-q"];
+        spooling(spool, &arguments).arguments(&["--timeout", "0.2", "--", "sh", "-c", script]).run()
+    };
+    let scripts = ["exit 0", "exit 3", "sleep 10"];
+    scripts
+        .iter()
+        .map(|script| run(&format!("echo $JOBMON_RUN_ID; {script}")).stdout.trim().to_owned())
+        .collect()
+}
+
+/// The ids, exit codes and outcomes of earlier runs.
+fn earlier(request: &str) -> Vec<String> {
+    let told = all(request, "earlier_run");
+    let without_times = |run: &&str| {
+        let fields: Vec<&str> = run.split(',').collect();
+        assert_eq!(fields.len(), 5, "{run}");
+        assert!(fields[1].parse::<f64>().is_ok_and(|end| end > 1.7e9), "{run}");
+        assert!(fields[2].parse::<f64>().is_ok_and(|took| (0.0..20.0).contains(&took)), "{run}");
+        [fields[0], fields[3], fields[4]].join(",")
+    };
+    told.iter().map(without_times).collect()
+}
+
+#[test]
+fn runs_of_an_outage_are_told_with_the_last_of_them() {
+    let directory = temporary_directory();
+    let address = format!("127.0.0.1:{}", free_port());
+    let ids = outage(directory.path(), &address);
+    let (_, server) = scripted_at(&address, &[BAD, OK]);
+    let flush =
+        job(["spool", "flush", "--spool-dir"]).arguments(&[directory.path().to_str().expect("plain")]);
+    assert_eq!(flush.run().stdout, "1 delivered, 0 left, 0 refused\n");
+    for request in server.join().expect("no panic") {
+        assert_eq!(earlier(&request), [format!("{},0,success", ids[0]), format!("{},3,failure", ids[1])]);
+        assert_eq!(all(&request, "run_id"), [&ids[2]]);
+        assert!(all(&request, "expect")[0].starts_with('3'), "{request}");
+    }
+}
+
+#[test]
+fn runs_of_an_outage_are_told_with_the_next_run() {
+    let directory = temporary_directory();
+    for (script, answers) in [("true", &[BUSY, BAD, OK][..]), ("sleep 0.8", &[OK, OK])] {
+        let address = format!("127.0.0.1:{}", free_port());
+        let ids = outage(directory.path(), &address);
+        let (url, server) = scripted_at(&address, answers);
+        let script = format!("echo $JOBMON_RUN_ID; {script}");
+        let arguments = ["--push-url", &url, "--job", "x", "--", "sh", "-c", &script];
+        let output = spooling(directory.path(), &arguments).run();
+        let requests = server.join().expect("no panic");
+        let own = format!("expect=0&run_id={}", output.stdout.trim());
+        let told = [
+            format!("{},0,success", ids[0]),
+            format!("{},3,failure", ids[1]),
+            format!("{},124,timeout", ids[2]),
+        ];
+        assert_eq!(requests.len(), answers.len());
+        for (n, request) in requests.iter().enumerate() {
+            let is_progress = answers.len() == 2 && n == 0;
+            let start = if is_progress { "expect=45s&earlier_run=".to_owned() } else { own.clone() };
+            assert!(query(request).starts_with(&start), "{request}");
+            // What has arrived is not told again.
+            let is_told = answers.len() == 3 || n == 0;
+            assert_eq!(earlier(request), if is_told { &told[..] } else { &[] });
+        }
+    }
+}
