@@ -586,6 +586,37 @@ mod tests {
     }
 
     #[test]
+    fn patch_replaces_metrics() {
+        let mut state = state();
+        let patch = |state: &mut State, body: &str| push(state, PushMode::ReplaceMetrics, "x", body);
+        patch(&mut state, "# HELP a old\n# TYPE a gauge\na{i=\"2\"} 2\nb 1\n").expect("a new group");
+        patch(&mut state, "a{i=\"1\"} 1\na{i=\"2\"} 3\n").expect("without a type it has the one that is stored");
+        patch(&mut state, "# HELP a new\n# TYPE a gauge\n").expect("nothing is said about any metric");
+        assert_eq!(
+            samples(&state),
+            [
+                r#"a{i="1",instance="",job="x"} 1"#,
+                r#"a{i="2",instance="",job="x"} 3"#,
+                r#"b{instance="",job="x"} 1"#
+            ]
+        );
+        assert!(exposed(&state.snapshot()).starts_with("# HELP a old\n# TYPE a gauge\n"));
+        patch(&mut state, "# HELP a new\n# TYPE a gauge\na{i=\"1\"} 4\n").expect("accepted");
+        assert!(exposed(&state.snapshot()).starts_with("# HELP a new\n"));
+        let before = samples(&state);
+        for (body, problem) in [
+            ("# TYPE a counter\na{i=\"1\"} 1\n", "is not a GAUGE"),
+            ("c 1\na{i=\"1\"} 1\na{i=\"1\"} 2\n", "collected before"),
+            ("a{i=\"1\"} 1 5\n", "timestamps"),
+        ] {
+            let error = patch(&mut state, body).expect_err(problem);
+            assert!(error.contains(problem), "{error}");
+            assert_eq!(samples(&state), before);
+        }
+        assert_eq!(state.snapshot().groups().next().map(|group| group.failed_at), Some(UnixNanos(7_000_000_000)));
+    }
+
+    #[test]
     fn a_name_has_one_type_over_all_groups() {
         let mut state = state();
         put(&mut state, "x", "# TYPE m counter\nm 1\n").expect("accepted");
@@ -834,9 +865,9 @@ mod tests {
     }
 
     /// A change of one of a few groups, with a few families of one to four series.
-    fn changes() -> impl Strategy<Value = (u8, bool, Vec<(u8, u8, u8)>)> {
+    fn changes() -> impl Strategy<Value = (u8, u8, Vec<(u8, u8, u8)>)> {
         let family = (0..5_u8, 0..5_u8, 0..4_u8);
-        (0..40_u8, any::<bool>(), prop::collection::vec(family, 0..4))
+        (0..40_u8, 0..3_u8, prop::collection::vec(family, 0..4))
     }
 
     fn body(families: &[(u8, u8, u8)]) -> String {
@@ -863,9 +894,10 @@ mod tests {
             let mut state = state_with(quarantine);
             state.rules.groups_max = 100;
             let mut before = state.snapshot();
-            for (group, post, families) in changes {
+            for (group, mode, families) in changes {
                 let job = format!("job{}", group % 20);
-                let mode = if post { PushMode::ReplaceFamilies } else { PushMode::ReplaceGroup };
+                let modes = [PushMode::ReplaceGroup, PushMode::ReplaceFamilies, PushMode::ReplaceMetrics];
+                let mode = modes[usize::from(mode)];
                 if group >= 36 {
                     state.make(Change::Delete(vec![GroupingKey::new(&job, [("", ""); 0])])).expect("deleted");
                 } else {

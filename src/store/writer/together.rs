@@ -136,3 +136,85 @@ impl Exposed for Beyond<'_> {
     }
 }
 
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::exposition::series::SeriesHash;
+    use crate::exposition::{Compression, Format, Validation, text};
+    use crate::grouping::GroupingKey;
+    use crate::store::expose::expose;
+    use crate::store::{Change, PushMode, Rules, Settings, UnixNanos};
+
+    fn state_with(quarantine: bool) -> State {
+        let rules = Rules { quarantine, groups_max: 4, failed_groups_max: 4 };
+        State::new(Settings::new(HashMap::new(), rules), SeriesHash::default())
+    }
+
+    fn push(labels: &[(&str, &str)], body: &str) -> Push {
+        let families = text::parse(body.as_bytes(), Validation::Legacy).expect("a good text");
+        let key = GroupingKey::new("x", labels.iter().copied());
+        Push::new(key, families, PushMode::ReplaceGroup, UnixNanos(1_000_000_000))
+    }
+
+    fn together(state: &mut State, pushes: &[(&str, &str)]) -> Result<(), String> {
+        let pushes = pushes.iter().map(|(zone, body)| push(&[("zone", zone)], body)).collect();
+        state.make(Change::Together(pushes)).map_err(|error| error.to_string())
+    }
+
+    fn samples(state: &State) -> Vec<String> {
+        let pieces = expose(&state.snapshot(), &[], Format::DEFAULT, Compression::Identity);
+        let text = String::from_utf8(pieces.concat()).expect("text is UTF-8");
+        let is_sample = |line: &&str| !line.starts_with('#') && !line.starts_with("push_");
+        text.lines().filter(is_sample).map(|line| line.replace("instance=\"\",job=\"x\",", "")).collect()
+    }
+
+    #[test]
+    fn all_groups_are_replaced_or_none() {
+        let mut state = state_with(false);
+        together(&mut state, &[("a", "# TYPE m gauge\nm 1\nn 1\n"), ("b", "# TYPE m gauge\nm 2\n")]).expect("good");
+        assert_eq!(samples(&state), [r#"m{zone="a"} 1"#, r#"m{zone="b"} 2"#, r#"n{zone="a"} 1"#]);
+        // The type changes in both at once, and a family is nobody's any more.
+        let counters = [("a", "# TYPE m counter\nm 3\n"), ("b", "# TYPE m counter\nm 4\n")];
+        together(&mut state, &counters).expect("good");
+        let expected = [r#"m{zone="a"} 3"#, r#"m{zone="b"} 4"#];
+        assert_eq!(samples(&state), expected);
+        for (bad, problem) in [
+            (&[("a", "m 5\n"), ("b", "m 5\nm 6\n")][..], "collected before with the same name and label values"),
+            (&[("a", "# TYPE m gauge\nm 5\n")], "is not a COUNTER"),
+            (&[("a", "# TYPE k gauge\nk 5\n"), ("b", "# TYPE k counter\nk 5\n")], "is not a GAUGE"),
+            (&[("a", "k 5 7\n"), ("c", "k 5\n")], "must not have timestamps"),
+            (&[("c", "k 5\n"), ("d", "k 5\n"), ("e", "k 5\n")], "groups already"),
+        ] {
+            let error = together(&mut state, bad).expect_err(problem);
+            assert!(error.contains(problem), "{error}");
+            assert_eq!(samples(&state), expected, "{problem}");
+        }
+        let failed = state.snapshot().groups().filter(|group| !group.last_push_successful()).count();
+        assert!(failed > 0, "the failure is noted");
+        together(&mut state, &counters).expect("nothing of a refused push is in the index");
+    }
+
+    #[test]
+    fn groups_do_not_share_series() {
+        let mut state = state_with(false);
+        let whole = |label: &str| vec![push(&[], &format!("m{{zone=\"{label}\"}} 1\n")), push(&[("zone", "a")], "m 1\n")];
+        let error = state.make(Change::Together(whole("a"))).expect_err("one series in two groups").to_string();
+        assert!(error.contains("collected before"), "{error}");
+        state.make(Change::Together(whole("b"))).expect("good");
+        // Another group has it already.
+        let error = state.make(Change::Together(vec![push(&[("zone", "b")], "m 1\n")])).expect_err("taken").to_string();
+        assert!(error.contains("collected before"), "{error}");
+        let twin = state.make(Change::Together(vec![push(&[("zone", "a"), ("rack", "")], "k 1\n")]));
+        assert!(twin.expect_err("the same to Prometheus").to_string().contains("collected before"));
+    }
+
+    #[test]
+    fn where_contradictions_are_kept_aside_all_groups_are_taken() {
+        let mut state = state_with(true);
+        together(&mut state, &[("a", "# TYPE m gauge\nm 1\n"), ("b", "# TYPE m counter\nm 2\n")]).expect("taken");
+        assert_eq!((samples(&state).len(), state.snapshot().aside), (1, 1));
+        together(&mut state, &[("a", "# TYPE m gauge\nm 1\n"), ("b", "# TYPE m gauge\nm 2\n")]).expect("taken");
+        assert_eq!((samples(&state).len(), state.snapshot().aside), (2, 0));
+    }
+}
