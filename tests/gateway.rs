@@ -39,7 +39,7 @@ fn answers_are_the_pushgateways() {
         ("GET", "/-/healthy", "", 200, "OK"),
         ("GET", "/-/ready", "", 200, "OK"),
         ("PUT", "/metrics", "", 405, "Method Not Allowed\n"),
-        ("PATCH", "/metrics/job/x", "", 405, "Method Not Allowed\n"),
+        ("PATCH", "/metrics", "", 405, "Method Not Allowed\n"),
         ("GET", "/nothing", "", 404, "404 page not found\n"),
         ("PUT", "/metrics/job/%zz", "a 1\n", 400, "400 Bad Request"),
         (

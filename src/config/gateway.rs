@@ -232,7 +232,8 @@ fn promises(flags: &Flags<'_>) -> Result<PromisesConfig, BadFlag> {
 
 /// A name that nothing else has that the gateway exposes.
 fn liveness_name(text: &str) -> Result<String, String> {
-    let is_taken = ["push_", "pushgateway_", "jobmon_", "process_"].iter().any(|prefix| text.starts_with(prefix));
+    let is_taken =
+        ["push_", "pushgateway_", "jobmon_", "process_"].iter().any(|prefix| text.starts_with(prefix));
     match text {
         "push_up" => Ok(text.to_owned()),
         _ if is_taken => Err("that is a name of the gateway's own; write another one".to_owned()),

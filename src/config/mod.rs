@@ -23,13 +23,12 @@ use crate::cli::{RunCall, SpoolCall};
 use crate::deliver::{Access, Proxy, SpoolPlace, Target};
 use crate::exposition::labels::Labels;
 use crate::grouping::GroupingKey;
-pub use values::duration;
 pub use gateway::{
-    PromisesConfig,
-    Address, BadFlag, Consistency, GatewayConfig, Limits, Listen, LogFormat, Paths, StorageConfig,
-    gateway_config,
+    Address, BadFlag, Consistency, GatewayConfig, Limits, Listen, LogFormat, Paths, PromisesConfig,
+    StorageConfig, gateway_config,
 };
 use reader::{PUSH_URL, Reader};
+pub use values::duration;
 
 /// Where pushes go if nobody says otherwise.
 const DEFAULT_PUSH_URL: &str = "http://127.0.0.1:9091";

@@ -443,7 +443,8 @@ impl Flaw {
 
 /// The fault that a family of another type than it has to be is.
 pub fn type_conflict(family: &MetricFamily, grouping: &Labels, expected: MetricType) -> Inconsistent {
-    let metric = family.metrics.first().map_or_else(String::new, |metric| describe_all(metric, Some(grouping)));
+    let metric =
+        family.metrics.first().map_or_else(String::new, |metric| describe_all(metric, Some(grouping)));
     Inconsistent::TypeConflict { family: family.name.clone(), metric, expected }
 }
 

@@ -53,7 +53,8 @@ impl Asked {
                     return Err(bad("there are too many of them"));
                 }
                 "earlier_run" => {
-                    let form = "write ID,END,DURATION,EXIT,OUTCOME with seconds, and an outcome such as success";
+                    let form =
+                        "write ID,END,DURATION,EXIT,OUTCOME with seconds, and an outcome such as success";
                     asked.earlier_runs.push(Run::parse(&value).ok_or_else(|| bad(form))?);
                 }
                 "group_by" => {
@@ -62,7 +63,9 @@ impl Asked {
                     unique.sort();
                     unique.dedup();
                     if unique.len() < names || !unique.iter().any(|name| name == JOB_LABEL) {
-                        return Err(bad("write names of labels, each once, and job among them: job,instance"));
+                        return Err(bad(
+                            "write names of labels, each once, and job among them: job,instance",
+                        ));
                     }
                 }
                 _ => {}
@@ -170,7 +173,8 @@ impl PushRules {
 }
 
 fn parse(text: &str) -> Result<Vec<PushRule>, String> {
-    let file: RulesFile = serde_saphyr::from_str(text).map_err(|error| error.without_snippet().to_string())?;
+    let file: RulesFile =
+        serde_saphyr::from_str(text).map_err(|error| error.without_snippet().to_string())?;
     let rule = |(number, entry): (usize, RuleEntry)| {
         let groups = entry.r#match.clone();
         rule(entry).map_err(|problem| format!("rule {number}, {groups}: {problem}"))
@@ -213,7 +217,9 @@ mod tests {
         assert_eq!(Asked::of(Some("expect=0")).expect("withdrawn").expect, Some(Duration::ZERO));
         let asked = Asked::of(Some("group_by=job%2Cinstance")).expect("a good query");
         assert_eq!(asked.group_by, ["job", "instance"]);
-        assert!(Asked::has(Some("a=1&group_by=x"), "group_by") && !Asked::has(Some("a=group_by"), "group_by"));
+        assert!(
+            Asked::has(Some("a=1&group_by=x"), "group_by") && !Asked::has(Some("a=group_by"), "group_by")
+        );
     }
 
     #[test]
@@ -283,7 +289,10 @@ rules:
         for (text, problem) in [
             ("", ""),
             ("rules: [{match: '{}'}]", "rule 1, {}: it would select every group"),
-            ("rules: [{match: '{job=\"x\"}', ttl: soon}]", "rule 1, {job=\"x\"}: ttl \"soon\": write a duration"),
+            (
+                "rules: [{match: '{job=\"x\"}', ttl: soon}]",
+                "rule 1, {job=\"x\"}: ttl \"soon\": write a duration",
+            ),
             ("rules: [{match: '{job=\"x\"}', limits: {body_size: big}}]", "rule 1, {job=\"x\"}: body_size"),
             ("rules: [{match: '{job=\"x\"}', tll: 5}]", ""),
             ("rules: [{ttl: 5}]", ""),

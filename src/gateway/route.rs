@@ -170,7 +170,9 @@ impl Place {
                 Method::GET | Method::HEAD => Some(Route::ScrapeGroups { key: key(*base64, job, labels) }),
                 _ => None,
             },
-            Self::Scrape if *method == Method::PUT && Asked::has(query, "group_by") => Some(Route::PushTogether),
+            Self::Scrape if *method == Method::PUT && Asked::has(query, "group_by") => {
+                Some(Route::PushTogether)
+            }
             Self::Groups if *method == Method::DELETE => Some(Route::DeleteGroups),
             Self::Wipe => (*method == Method::PUT).then_some(Route::Wipe),
             Self::Quit | Self::BareQuit => match *method {

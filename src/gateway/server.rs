@@ -28,7 +28,6 @@ use super::route::{Layout, Route, route};
 use super::telemetry::Telemetry;
 use super::workers::Workers;
 use crate::config::{Consistency, Limits};
-use crate::grouping::GroupingKey;
 use crate::store::{Snapshot, Store, UnixNanos};
 
 /// Waits after a connection could not be accepted, which happens when descriptors run out.
@@ -243,7 +242,11 @@ fn handler_name(route: &Route) -> Option<&'static str> {
         Route::ApiMetrics => Some("api/v1/metrics"),
         Route::ApiOptions => Some("api/v1/options"),
         Route::Wipe => Some("wipe"),
-        Route::Scrape | Route::ScrapeGroups { .. } | Route::Quit | Route::QuitByGet | Route::Options { .. } => None,
+        Route::Scrape
+        | Route::ScrapeGroups { .. }
+        | Route::Quit
+        | Route::QuitByGet
+        | Route::Options { .. } => None,
     }
 }
 
@@ -330,30 +333,17 @@ async fn answer(
         }
         Route::Delete { key } => push::delete(&shared.store, key?).await,
         Route::ScrapeGroups { key } => {
-            let labels = key?.labels().clone();
-            let has_all = move |key: &GroupingKey| {
-                labels.iter().all(|(name, value)| key.labels().get(name).unwrap_or_default() == value)
-            };
             let snapshot = visible(shared, identity, peer).await?;
-            let snapshot = shared.reads.heavy.run(peer, move || snapshot.only(has_all)).await?;
-            let headers = request.headers();
-            scrape::scrape(snapshot, Vec::new(), headers, shared.open_metrics, &shared.reads.heavy, peer).await
+            scrape::groups(shared, snapshot, key?, request.headers(), peer).await
         }
-        Route::Groups => {
-            let snapshot = visible(shared, identity, peer).await?;
-            groups::list(shared, snapshot, request.uri().query(), peer).await.or_else(groups::refusal)
-        }
-        Route::Group(id) => groups::one(shared, identity, &id, peer).await.or_else(groups::refusal),
-        Route::Runs(id) => groups::runs(shared, identity, &id).or_else(groups::refusal),
-        Route::DeleteGroups => {
-            groups::delete(shared, identity, request.uri().query(), peer).await.or_else(groups::refusal)
+        Route::Groups | Route::DeleteGroups | Route::Group(_) | Route::Runs(_) => {
+            groups(shared, identity, route, peer, request.uri().query()).await.or_else(groups::refusal)
         }
         Route::OpenApi => Ok(groups::open_api()),
         Route::Scrape => {
             let snapshot = visible(shared, identity, peer).await?;
             let own = shared.telemetry.gather(&snapshot, shared.store.writable().is_ok());
-            scrape::scrape(snapshot, own, request.headers(), shared.open_metrics, &shared.reads.heavy, peer)
-                .await
+            scrape::scrape(shared, snapshot, own, request.headers(), peer).await
         }
         Route::Page => {
             let snapshot = visible(shared, identity, peer).await?;
@@ -379,6 +369,22 @@ async fn answer(
             answer.headers_mut().insert(ALLOW, HeaderValue::from_static(allow));
             Ok(answer)
         }
+    }
+}
+
+/// What concerns groups as a whole.
+async fn groups(
+    shared: &Shared,
+    identity: &Identity,
+    route: Route,
+    peer: &Peer,
+    query: Option<&str>,
+) -> Result<Answer, Failure> {
+    match route {
+        Route::Group(id) => groups::one(shared, identity, &id, peer).await,
+        Route::Runs(id) => groups::runs(shared, identity, &id),
+        Route::DeleteGroups => groups::delete(shared, identity, query, peer).await,
+        _ => groups::list(shared, visible(shared, identity, peer).await?, query, peer).await,
     }
 }
 

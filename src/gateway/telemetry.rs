@@ -79,8 +79,11 @@ impl Telemetry {
     /// Names and types that pushed families must not contradict.
     pub fn own_types(&self) -> HashMap<String, MetricType> {
         // A vector without a child gathers nothing, so those are named here.
-        let mut types: HashMap<_, _> =
-            self.gather(&Snapshot::default(), true).into_iter().map(|family| (family.name, family.kind)).collect();
+        let mut types: HashMap<_, _> = self
+            .gather(&Snapshot::default(), true)
+            .into_iter()
+            .map(|family| (family.name, family.kind))
+            .collect();
         types.extend([
             (REQUESTS.to_owned(), MetricType::Counter),
             (PUSH_DURATION.to_owned(), MetricType::Summary),

@@ -172,7 +172,7 @@ mod tests {
             (r#"{job="backup",zone=~".*"}"#, db, true),
             (r#"{zone="a\"\\\n"}"#, &[("zone", "a\"\\\n")], true),
             (r#"{zone=~".+"}"#, &[("zone", "a\nb")], true),
-            (r#"{zone=~`\w\.\w`}"#, &[("zone", "a.b")], true),
+            (r"{zone=~`\w\.\w`}", &[("zone", "a.b")], true),
             (r#"{"ä.b"="c"}"#, &[("ä.b", "c")], true),
         ] {
             assert_eq!(selects(text, labels), expected, "{text}");
@@ -197,7 +197,10 @@ mod tests {
             (r#"{job="\d"}"#, "an escape that means nothing"),
         ] {
             let error = Selector::parse(text).expect_err(text).to_string();
-            assert!(error.starts_with(problem) && error.contains("write a selector such as {job="), "{error}");
+            assert!(
+                error.starts_with(problem) && error.contains("write a selector such as {job="),
+                "{error}"
+            );
         }
     }
 

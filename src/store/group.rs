@@ -4,8 +4,8 @@ use std::cmp::Ordering;
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::metric::{Metrics, StoredMetric};
 use super::change::Push;
+use super::metric::{Metrics, StoredMetric};
 use super::promises::{Promises, Wishes};
 use super::runs::Runs;
 use crate::exposition::check::Inconsistent;

@@ -27,14 +27,8 @@ pub enum Own {
 
 impl Own {
     /// All, each at its number.
-    pub const ALL: [Self; 6] = [
-        Self::PushTime,
-        Self::PushFailureTime,
-        Self::Up,
-        Self::ExpectedTime,
-        Self::Runs,
-        Self::RunDurations,
-    ];
+    pub const ALL: [Self; 6] =
+        [Self::PushTime, Self::PushFailureTime, Self::Up, Self::ExpectedTime, Self::Runs, Self::RunDurations];
 
     /// The number of the family among the exposed.
     pub(super) fn number(self) -> u32 {
@@ -46,7 +40,9 @@ impl Own {
         match self {
             Self::PushTime => "Last Unix time when changing this group in the Pushgateway succeeded.",
             Self::PushFailureTime => "Last Unix time when changing this group in the Pushgateway failed.",
-            Self::Up => "Whether the pushes of this group come as promised: 0 if the next one is overdue, or the last one failed.",
+            Self::Up => {
+                "Whether the pushes of this group come as promised: 0 if the next one is overdue, or the last one failed."
+            }
             Self::ExpectedTime => "Unix time by which the next push of this group is due.",
             Self::Runs => "Runs of this job, by how they ended.",
             Self::RunDurations => "Wall time of the runs of this job, in seconds.",
@@ -64,7 +60,7 @@ impl Own {
 
     /// How many metrics it has for a group that it is exposed for.
     pub(super) fn metrics(self) -> u32 {
-        if self == Self::Runs { RunOutcome::ALL.len() as u32 } else { 1 }
+        if self == Self::Runs { RunOutcome::COUNT } else { 1 }
     }
 
     /// The label that its metrics have beside the group's.
@@ -88,9 +84,7 @@ impl Own {
             Self::PushFailureTime => Value::Gauge(group.failed_at.seconds()),
             Self::Up => Value::Gauge(one_or_zero(group.is_up().unwrap_or_default())),
             Self::ExpectedTime => Value::Gauge(group.expected_at().unwrap_or_default().seconds()),
-            Self::Runs => {
-                runs(&|runs| Value::counter(runs.count(RunOutcome::ALL[at as usize]) as f64))
-            }
+            Self::Runs => runs(&|runs| Value::counter(runs.count(RunOutcome::ALL[at as usize]) as f64)),
             Self::RunDurations => runs(&|runs| Value::Histogram(Box::new(runs.durations().to_histogram()))),
         };
         Metric { labels, value, timestamp_ms: None }

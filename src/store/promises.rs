@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use super::group::{Slot, UnixNanos};
 
-/// Nanoseconds since some moment, by a clock that nobody sets (`CLOCK_MONOTONIC`, clock_gettime(2)).
+/// Nanoseconds since some moment, by a clock that nobody sets (`CLOCK_MONOTONIC`, `clock_gettime(2)`).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Default)]
 pub struct SteadyNanos(pub i64);
 
@@ -257,7 +257,8 @@ mod tests {
             (&[None], 9, (9, false)),
             (&[None], 0, (0, false)),
         ] {
-            let term = asked.iter().fold(Term::default(), |term, asked| term.renewed(wish(*asked, otherwise)));
+            let term =
+                asked.iter().fold(Term::default(), |term, asked| term.renewed(wish(*asked, otherwise)));
             assert_eq!((term.length, term.is_asked), expected, "{asked:?} {otherwise}");
         }
     }

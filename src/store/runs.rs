@@ -57,8 +57,10 @@ pub enum RunOutcome {
 }
 
 impl RunOutcome {
+    /// How many there are.
+    pub const COUNT: u32 = 6;
     /// All, in the order in which they are exposed.
-    pub const ALL: [Self; 6] =
+    pub const ALL: [Self; Self::COUNT as usize] =
         [Self::Failure, Self::Oom, Self::Signal, Self::Skipped, Self::Success, Self::Timeout];
 
     /// The value of the label `outcome`.
@@ -140,7 +142,8 @@ impl Run {
         }
         let end = skip?;
         let id = id.unwrap_or_else(|| of_end(end));
-        let run = Self { id, end_seconds: end, duration_seconds: 0.0, exit_code: 0, outcome: RunOutcome::Skipped };
+        let run =
+            Self { id, end_seconds: end, duration_seconds: 0.0, exit_code: 0, outcome: RunOutcome::Skipped };
         run.is_sound().then_some(run)
     }
 
@@ -376,7 +379,10 @@ mod tests {
         ] {
             let run = Run::of_push(RunId::parse("ab"), &families(&format!("{end}{rest}"))).expect(rest);
             assert_eq!((run.id, run.outcome, run.exit_code), (RunId(0xab), outcome, exit_code));
-            assert_eq!((run.end_seconds, run.duration_seconds), (9.5, 2.0));
+            assert_eq!(
+                [run.end_seconds, run.duration_seconds].map(f64::to_bits),
+                [9.5, 2.0].map(f64::to_bits)
+            );
         }
         let skip = Run::of_push(None, &families("jobmon_last_skip_timestamp_seconds 3\n")).expect("a skip");
         assert_eq!((skip.outcome, skip.end_seconds), (RunOutcome::Skipped, 3.0));
@@ -403,11 +409,21 @@ mod tests {
     fn runs_and_ids_are_read() {
         let run = Run::parse("0a,1700000000.25,3.5,7,failure").expect("a run");
         assert_eq!((run.id.to_string().as_str(), run.exit_code), ("0000000000000000000000000000000a", 7));
-        assert_eq!(RunId::parse("6BA7B810-9DAD-11D1-80B4-00C04FD430C8").map(|id| id.to_string()).as_deref(),
-            Some("6ba7b8109dad11d180b400c04fd430c8"));
-        for text in ["", ",,,,", "1,2,3,4", "1,2,3,4,fun", "x,1,1,0,success", "1,NaN,1,0,success", "1,1,-1,0,success",
-            "1,1,1,256,success", "1,1,1,0,success,1"]
-        {
+        assert_eq!(
+            RunId::parse("6BA7B810-9DAD-11D1-80B4-00C04FD430C8").map(|id| id.to_string()).as_deref(),
+            Some("6ba7b8109dad11d180b400c04fd430c8")
+        );
+        for text in [
+            "",
+            ",,,,",
+            "1,2,3,4",
+            "1,2,3,4,fun",
+            "x,1,1,0,success",
+            "1,NaN,1,0,success",
+            "1,1,-1,0,success",
+            "1,1,1,256,success",
+            "1,1,1,0,success,1",
+        ] {
             assert_eq!(Run::parse(text), None, "{text}");
         }
         for id in ["", "-", "g", "000000000000000000000000000000001"] {
@@ -436,8 +452,8 @@ mod tests {
             }
             for bucket in histogram.native.expect("it is there").buckets() {
                 let is_in = |s: &&f64| **s <= bucket.upper && (**s > bucket.lower || bucket.lower < 0.0);
-                let within = all.iter().chain([&tiny, &0.1, &86_400.0]).filter(is_in).count();
-                proptest::prop_assert_eq!(bucket.count, within as f64);
+                let within = all.iter().chain([&tiny, &0.1, &86_400.0]).filter(is_in).count() as f64;
+                proptest::prop_assert_eq!(bucket.count, within);
             }
         }
     }

@@ -73,7 +73,9 @@ impl Snapshot {
     /// The groups behind a key, by key.
     pub fn after(&self, key: &GroupingKey) -> impl Iterator<Item = &Arc<Group>> {
         let behind = (Bound::Excluded(key), Bound::Unbounded);
-        self.by_key.range::<_, GroupingKey>(behind).filter_map(|(_, slot)| self.groups.get(*slot as usize)?.as_ref())
+        self.by_key
+            .range::<_, GroupingKey>(behind)
+            .filter_map(|(_, slot)| self.groups.get(*slot as usize)?.as_ref())
     }
 
     /// All groups, by key.

@@ -1,5 +1,6 @@
 //! The only one that changes the store: check → apply, one change after the other.
 
+mod again;
 mod due;
 mod together;
 
@@ -11,11 +12,10 @@ use hashbrown::HashMap;
 
 use super::group::{Group, Place, Slot, StoredFamily, StoredHead, UnixNanos};
 use super::index::Index;
-use super::journal::record::{Exposed, StoredGroup};
 use super::metric::{Metrics, StoredMetric};
-use super::quarantine::{Candidate, Quarantine};
 use super::own::{Face, OwnNames};
 use super::promises::{Deadlines, Nanos};
+use super::quarantine::{Candidate, Quarantine};
 use super::segments::Source;
 use super::snapshot::{Snapshot, family_bytes, segments_mut};
 use super::{Change, Push, PushMode, Rules, Settings, StoreError, Verdict};
@@ -114,66 +114,6 @@ impl State {
                 Ok(())
             }
         }
-    }
-
-    /// Makes a push that was answered for before the gateway ended: it is taken again, whatever limits there are now, and
-    /// kept aside as far as something contradicts it now.
-    pub(super) fn push_again(&mut self, push: &mut Push, judged: Option<&Judged>) -> Verdict {
-        if self.update(push) {
-            return Ok(());
-        }
-        let judged = match judged {
-            Some(judged) if push.mode != PushMode::ReplaceMetrics => Cow::Borrowed(judged),
-            _ => Cow::Owned(self.complete(push)),
-        };
-        let rules = self.rules;
-        self.rules = Rules { groups_max: usize::MAX, quarantine: true, ..rules };
-        let verdict = match &*judged {
-            Ok(series) if self.judge(push, series).is_ok() => self.apply(push, series),
-            _ => self.push(push, &Ok(Vec::new())),
-        };
-        self.rules = rules;
-        verdict
-    }
-
-    /// Takes in a group of a snapshot, and leaves what it does not need. It was judged when it was pushed, but for what the
-    /// gateway itself exposes, which may be another version's now.
-    /// Returns false where it cannot be beside another one.
-    pub(super) fn restore(&mut self, stored: &mut StoredGroup) -> bool {
-        self.sequence = self.sequence.max(stored.group.sequence);
-        let Ok(slot) = self.add_group(stored.group.clone()) else { return false };
-        self.arm(slot);
-        let mut group = self.take_group(slot);
-        group.families.reserve_exact(stored.families.len());
-        self.failed_groups += usize::from(!group.has_succeeded());
-        for (family, pushed_at, exposed) in &mut stored.families {
-            if self.index.names_of_store().contains(&family.name) {
-                // It was not the store's own when it was pushed.
-                continue;
-            }
-            match exposed {
-                Exposed::Yes(series) if self.index.may_be_exposed(&family.name, family.kind) => {
-                    group.families.push(self.put_in(slot, &group, family, series, *pushed_at));
-                }
-                Exposed::Yes(_) | Exposed::No => {
-                    group.families.push(self.put_aside(&group, family, *pushed_at).0);
-                }
-            }
-        }
-        group.families.sort_by(|a, b| a.head.name.cmp(&b.head.name));
-        self.snapshot.groups.set(slot as usize, Some(Arc::new(group)));
-        true
-    }
-
-    /// Exposes what is aside and can be exposed.
-    pub(super) fn judge_aside(&mut self) {
-        self.let_out(self.quarantine.all());
-    }
-
-    /// Forgets everything.
-    pub(super) fn clear(&mut self) {
-        self.wipe();
-        self.sequence = 0;
     }
 
     /// Makes a push that brings new values for series that its group has already, and nothing else: there is nothing to be
@@ -590,7 +530,8 @@ mod tests {
         let mut state = state();
         let patch = |state: &mut State, body: &str| push(state, PushMode::ReplaceMetrics, "x", body);
         patch(&mut state, "# HELP a old\n# TYPE a gauge\na{i=\"2\"} 2\nb 1\n").expect("a new group");
-        patch(&mut state, "a{i=\"1\"} 1\na{i=\"2\"} 3\n").expect("without a type it has the one that is stored");
+        patch(&mut state, "a{i=\"1\"} 1\na{i=\"2\"} 3\n")
+            .expect("without a type it has the one that is stored");
         patch(&mut state, "# HELP a new\n# TYPE a gauge\n").expect("nothing is said about any metric");
         assert_eq!(
             samples(&state),
@@ -613,7 +554,10 @@ mod tests {
             assert!(error.contains(problem), "{error}");
             assert_eq!(samples(&state), before);
         }
-        assert_eq!(state.snapshot().groups().next().map(|group| group.failed_at), Some(UnixNanos(7_000_000_000)));
+        assert_eq!(
+            state.snapshot().groups().next().map(|group| group.failed_at),
+            Some(UnixNanos(7_000_000_000))
+        );
     }
 
     #[test]
@@ -649,7 +593,7 @@ mod tests {
         assert_eq!(samples(&state), [r#"a{instance="",job="x"} 1"#]);
         let snapshot = state.snapshot();
         let group = snapshot.groups().next().expect("the group");
-        assert_eq!(group.failed_at.seconds(), 7.0);
+        assert_eq!(group.failed_at, UnixNanos(7_000_000_000));
         put(&mut state, "x", "a 2\n").expect("nothing of the refused push is in the index");
     }
 

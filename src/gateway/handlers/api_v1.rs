@@ -101,7 +101,9 @@ fn group_json<'g>(snapshot: &Snapshot, group: &'g Group) -> BTreeMap<String, Mem
         ("labels".to_owned(), Member::Labels(group.key.labels().iter().collect())),
         ("last_push_successful".to_owned(), Member::LastPushSuccessful(group.last_push_successful())),
     ]);
-    members.extend(families_json(snapshot, group).into_iter().map(|(name, family)| (name, Member::Family(family))));
+    members.extend(
+        families_json(snapshot, group).into_iter().map(|(name, family)| (name, Member::Family(family))),
+    );
     members
 }
 

@@ -13,7 +13,7 @@ use crate::gateway::error::Failure;
 use crate::gateway::peer::Peer;
 use crate::gateway::server::Shared;
 use crate::grouping::{GroupingKey, Selector};
-use crate::store::{Change, Group, GroupState, Run, RunOutcome, Snapshot, UnixNanos};
+use crate::store::{Change, Group, GroupState, Run, RunOutcome, Runs, Snapshot, UnixNanos};
 
 /// Groups in one answer, where nothing else is asked for.
 const LIMIT: usize = 100;
@@ -145,7 +145,8 @@ impl Wanted {
             };
             return groups.filter(selected).take(more).map(|group| &**group).collect();
         }
-        let place = |group: &Group| Place { rank: self.order.rank(group), key: GroupingKey::clone(&group.key) };
+        let place =
+            |group: &Group| Place { rank: self.order.rank(group), key: GroupingKey::clone(&group.key) };
         let is_behind = |group: &Group| match &self.after {
             Some(after) if self.order.rank(group) == after.rank => *group.key > after.key,
             Some(after) => self.order.rank(group) > after.rank,
@@ -258,7 +259,8 @@ pub(in crate::gateway) async fn list(
         let has_more = groups.len() > wanted.limit;
         groups.truncate(wanted.limit);
         let last = groups.last().filter(|_| has_more);
-        let next = last.map(|last| Place { rank: wanted.order.rank(last), key: GroupingKey::clone(&last.key) });
+        let next =
+            last.map(|last| Place { rank: wanted.order.rank(last), key: GroupingKey::clone(&last.key) });
         json(&Page {
             next: next.map(|next| next.to_text(wanted.order)),
             total: snapshot.len(),
@@ -291,9 +293,8 @@ pub(in crate::gateway) async fn one(
     }
     let snapshot = shared.store.snapshot();
     let group = find(&snapshot, identity, id)?;
-    let work = move || {
-        json(&Whole { summary: Summary::of(&group), metrics: families_json(&snapshot, &group) })
-    };
+    let work =
+        move || json(&Whole { summary: Summary::of(&group), metrics: families_json(&snapshot, &group) });
     shared.reads.heavy.run(peer, work).await
 }
 
@@ -302,11 +303,9 @@ pub(in crate::gateway) fn runs(shared: &Shared, identity: &Identity, id: &str) -
     let snapshot = shared.store.snapshot();
     let group = find(&snapshot, identity, id)?;
     let known = group.runs();
-    let mut runs: Vec<&Run> = known.into_iter().flat_map(|runs| runs.last()).collect();
+    let mut runs: Vec<&Run> = known.into_iter().flat_map(Runs::last).collect();
     runs.sort_by(|a, b| b.end_seconds.total_cmp(&a.end_seconds));
-    let count = |outcome: RunOutcome| {
-        (outcome.name(), known.map_or(0, |runs| runs.count(outcome)))
-    };
+    let count = |outcome: RunOutcome| (outcome.name(), known.map_or(0, |runs| runs.count(outcome)));
     Ok(json(&serde_json::json!({
         "id": group.key.to_id(),
         "labels": labels_json(group.key.labels()),
@@ -348,9 +347,8 @@ pub(in crate::gateway) async fn delete(
             shared.store.durable(last).await?;
         }
     }
-    let group = |key: &GroupingKey| {
-        serde_json::json!({ "id": key.to_id(), "labels": labels_json(key.labels()) })
-    };
+    let group =
+        |key: &GroupingKey| serde_json::json!({ "id": key.to_id(), "labels": labels_json(key.labels()) });
     Ok(json(&serde_json::json!({
         "dry_run": is_dry_run,
         "deleted": if is_dry_run { 0 } else { keys.len() },

@@ -5,8 +5,8 @@ use std::sync::Arc;
 
 use bytes::{Bytes, BytesMut};
 use http_body_util::BodyExt;
-use hyper::body::{Body as _, Incoming};
 use hyper::StatusCode;
+use hyper::body::{Body as _, Incoming};
 use hyper::http::request::Parts;
 
 use super::{Answer, empty};
@@ -53,8 +53,8 @@ pub(in crate::gateway) async fn push(
     let at = now();
     let is_small = reading.is_small(&body);
     let store = shared.store.clone();
-    let make = move || reading.make(&store, body, Aim { key, mode, at, asked, wishes });
-    let change = if is_small { make()? } else { shared.writes.heavy.run(peer, make).await?? };
+    let work = move || reading.make(&store, body, Aim { key, mode, at, asked, wishes });
+    let change = if is_small { work()? } else { shared.writes.heavy.run(peer, work).await?? };
     shared.store.durable(change).await?;
     Ok(taken(shared))
 }
@@ -80,11 +80,11 @@ pub(in crate::gateway) async fn push_together(
     let body = read(body, None, &shared.limits, &mut held).await?;
     let (at, is_small) = (now(), reading.is_small(&body));
     let (store, rules, identity) = (shared.store.clone(), shared.rules.clone(), identity.clone());
-    let make = move || {
+    let work = move || {
         let pushes = reading.pushes(&rules, &identity, body, &asked, at)?;
         Ok::<_, Failure>(store.make(Change::Together(pushes))?)
     };
-    let change = if is_small { make()? } else { shared.writes.heavy.run(peer, make).await?? };
+    let change = if is_small { work()? } else { shared.writes.heavy.run(peer, work).await?? };
     shared.store.durable(change).await?;
     Ok(taken(shared))
 }

@@ -121,6 +121,7 @@ struct RunEntry {
 }
 
 /// What is promised for a group, in nanoseconds.
+#[allow(clippy::struct_excessive_bools, reason = "it is a record, not a state")]
 #[derive(Clone, PartialEq, prost::Message)]
 struct PromisesEntry {
     #[prost(sint64, tag = "1")]
@@ -257,9 +258,7 @@ pub(super) fn of_change(change: &Change) -> Vec<u8> {
             [key] => Kind::Delete(key_entry(key)),
             keys => Kind::DeleteAll(KeysEntry { keys: keys.iter().map(key_entry).collect() }),
         },
-        Change::Due { key, due } => {
-            Kind::Due(DueEntry { key: pairs(key), is_expired: *due == Due::Expired })
-        }
+        Change::Due { key, due } => Kind::Due(DueEntry { key: pairs(key), is_expired: *due == Due::Expired }),
         Change::Failed { key, at } => Kind::Failed(KeyEntry { key: pairs(key), at: at.0 }),
         Change::Wipe => Kind::Wipe(true),
     })

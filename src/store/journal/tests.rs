@@ -1,5 +1,7 @@
 //! What is read again after files were cut and damaged at every place.
 
+mod promises;
+
 use std::collections::HashMap;
 use std::fs;
 use std::path::Path;
@@ -10,8 +12,8 @@ use crate::exposition::{Compression, Format, MetricType, Validation, text};
 use crate::grouping::GroupingKey;
 use crate::store::expose::expose;
 use crate::store::{
-    Due, GroupState, Push, PushMode, Rules, Run, Settings, SteadyNanos, Store, StoreError, StoredFamily,
-    UnixNanos, Wish, Wishes,
+    Due, Push, PushMode, Rules, Run, Settings, SteadyNanos, Store, StoreError, StoredFamily, UnixNanos, Wish,
+    Wishes,
 };
 
 fn settings() -> Settings {
@@ -79,7 +81,10 @@ fn changes() -> Vec<Change> {
         promising("e", 9_000_000_009),
         Change::Due { key: key("e"), due: Due::Overdue },
         push(PushMode::ReplaceMetrics, "e", "g{l=\"x\"} 2\n", 10_000_000_000),
-        Change::Together(vec![raw(put, "f", "g 3\n", 11_000_000_000), raw(put, "h", "g 4\n", 11_000_000_000)]),
+        Change::Together(vec![
+            raw(put, "f", "g 3\n", 11_000_000_000),
+            raw(put, "h", "g 4\n", 11_000_000_000),
+        ]),
         Change::Delete(vec![key("f"), key("h"), key("nobody")]),
         push(put, "i", "i 1\n", 12_000_000_000),
         Change::Due { key: key("e"), due: Due::Expired },
@@ -91,7 +96,9 @@ fn promising(job: &str, at: i64) -> Change {
     let mut push = raw(PushMode::ReplaceFamilies, job, "p 1\n", at);
     let wish = |seconds: u64| Wish::new(Some(Duration::from_secs(seconds)), None);
     push.wishes = Wishes { ttl: wish(2000), expect: wish(1000) };
-    push.runs = ["1,5,0.5,0,success", "2,6,7,137,oom", "3,6,0,0,skipped"].map(|run| Run::parse(run).expect(run)).into();
+    push.runs = ["1,5,0.5,0,success", "2,6,7,137,oom", "3,6,0,0,skipped"]
+        .map(|run| Run::parse(run).expect(run))
+        .into();
     Change::Push(push)
 }
 
@@ -343,79 +350,14 @@ fn what_was_kept_aside_is_kept_aside_again() {
     );
 }
 
-/// In every state, from the journal and from a snapshot, with the clock going on or set back.
-#[test]
-fn a_restart_keeps_every_promise() {
-    const SECOND: i64 = 1_000_000_000;
-    for is_in_snapshot in [false, true] {
-        let (directory, mut now) = (tempfile::tempdir().expect("a directory"), 100);
-        let open_at = |seconds: i64| {
-            // After a restart of the machine the other clock begins anew.
-            let now = Moment { unix: UnixNanos(seconds * SECOND), steady: SteadyNanos(7 * SECOND) };
-            let store = Store::open(settings(), &storage(directory.path()), now).expect("it is whole");
-            if is_in_snapshot {
-                make_snapshot(&store, directory.path());
-            }
-            store
-        };
-        let mut first = raw(PushMode::ReplaceGroup, "a", "m 1\n", now * SECOND);
-        let wish = |seconds: u64| Wish::new(Some(Duration::from_secs(seconds)), None);
-        first.wishes = Wishes { ttl: wish(20), expect: wish(10) };
-        first.runs = vec![Run::parse("1,5,0.5,0,success").expect("a run")];
-        let store = open_at(now);
-        make(&store, Change::Push(first));
-        drop(store);
-        for (later, state, is_exposed) in [
-            (5, GroupState::Up, true),
-            (4, GroupState::Up, true),
-            (1, GroupState::Overdue, true),
-            // The clock is set back; what has happened has happened.
-            (-8, GroupState::Overdue, true),
-            (18, GroupState::Overdue, false),
-            (-15, GroupState::Overdue, false),
-        ] {
-            now += later;
-            let store = open_at(now);
-            let snapshot = store.snapshot();
-            let group = snapshot.get(&key("a")).expect("it is there");
-            assert_eq!((group.state(), group.is_expired()), (state, !is_exposed), "at {now}");
-            assert_eq!(group.expected_at(), Some(UnixNanos(110 * SECOND)));
-            let text = exposed(&store);
-            let has = |name: &str| text.lines().any(|line| line.starts_with(name) && line.contains("\"a\""));
-            let expected = [is_exposed, is_exposed, true, true];
-            let names = ["m{", "jobmon_runs_total", "push_time_seconds", "push_up"];
-            assert_eq!(names.map(has), expected, "at {now}: {text}");
-            assert_eq!(group.runs().map(|runs| runs.last().len()), Some(1));
-        }
-        let week = 7 * 24 * 3600;
-        assert!(open_at(120 + week - 1).snapshot().get(&key("a")).is_some());
-        assert!(open_at(120 + week).snapshot().get(&key("a")).is_none());
-    }
-}
-
-/// Pushes until there is one more.
-fn make_snapshot(store: &Store, path: &Path) {
-    let newest = || {
-        let names = fs::read_dir(path).expect("there").flatten().map(|entry| entry.file_name());
-        names.filter(|name| name.to_string_lossy().starts_with("snapshot-")).max()
-    };
-    let before = newest();
-    for number in 0..100_000 {
-        if newest() != before {
-            return;
-        }
-        make(store, push(PushMode::ReplaceGroup, "other", "other 1\n", number));
-    }
-    panic!("there is no snapshot");
-}
-
 /// What was pushed before the gateway had a family of that name stands in nobody's way.
 #[test]
 fn a_snapshot_does_not_contradict_what_the_gateway_exposes_now() {
     let (directory, exposed_before) = with_snapshots();
     assert!(exposed_before.contains("# TYPE m gauge"));
     let own = HashMap::from([("m".to_owned(), MetricType::Counter)]);
-    let store = Store::open(Settings { own, ..settings() }, &storage(directory.path()), NOW).expect("it is whole");
+    let store =
+        Store::open(Settings { own, ..settings() }, &storage(directory.path()), NOW).expect("it is whole");
     assert!(!exposed(&store).contains("\nm{"), "{}", exposed(&store));
     assert_eq!(store.snapshot().aside, 40);
     drop(store);

@@ -20,7 +20,8 @@ impl State {
         let mut happened = Vec::new();
         for _ in 0..groups_max {
             let Some(slot) = self.deadlines.take(now) else { break };
-            while let Some((at, due)) = self.promises(slot).and_then(|promises| promises.next(self.retention)) {
+            while let Some((at, due)) = self.promises(slot).and_then(|promises| promises.next(self.retention))
+            {
                 if at > now {
                     self.deadlines.arm(slot, at);
                     break;

@@ -110,7 +110,8 @@ struct Beyond<'a> {
 
 impl<'a> Beyond<'a> {
     fn new(state: &'a State, pushes: &[Push]) -> Self {
-        let slots: HashSet<_> = pushes.iter().filter_map(|push| state.slots.get(&push.key).copied()).collect();
+        let slots: HashSet<_> =
+            pushes.iter().filter_map(|push| state.slots.get(&push.key).copied()).collect();
         let mut families: HashMap<Arc<str>, usize> = HashMap::new();
         for stored in slots.iter().flat_map(|slot| state.snapshot.group(*slot).families()) {
             if stored.aside().is_none() {
@@ -135,7 +136,6 @@ impl Exposed for Beyond<'_> {
         self.index.owner(fingerprint).is_some_and(|owner| !self.slots.contains(&owner))
     }
 }
-
 
 #[cfg(test)]
 mod tests {
@@ -172,7 +172,8 @@ mod tests {
     #[test]
     fn all_groups_are_replaced_or_none() {
         let mut state = state_with(false);
-        together(&mut state, &[("a", "# TYPE m gauge\nm 1\nn 1\n"), ("b", "# TYPE m gauge\nm 2\n")]).expect("good");
+        together(&mut state, &[("a", "# TYPE m gauge\nm 1\nn 1\n"), ("b", "# TYPE m gauge\nm 2\n")])
+            .expect("good");
         assert_eq!(samples(&state), [r#"m{zone="a"} 1"#, r#"m{zone="b"} 2"#, r#"n{zone="a"} 1"#]);
         // The type changes in both at once, and a family is nobody's any more.
         let counters = [("a", "# TYPE m counter\nm 3\n"), ("b", "# TYPE m counter\nm 4\n")];
@@ -180,7 +181,10 @@ mod tests {
         let expected = [r#"m{zone="a"} 3"#, r#"m{zone="b"} 4"#];
         assert_eq!(samples(&state), expected);
         for (bad, problem) in [
-            (&[("a", "m 5\n"), ("b", "m 5\nm 6\n")][..], "collected before with the same name and label values"),
+            (
+                &[("a", "m 5\n"), ("b", "m 5\nm 6\n")][..],
+                "collected before with the same name and label values",
+            ),
             (&[("a", "# TYPE m gauge\nm 5\n")], "is not a COUNTER"),
             (&[("a", "# TYPE k gauge\nk 5\n"), ("b", "# TYPE k counter\nk 5\n")], "is not a GAUGE"),
             (&[("a", "k 5 7\n"), ("c", "k 5\n")], "must not have timestamps"),
@@ -198,12 +202,18 @@ mod tests {
     #[test]
     fn groups_do_not_share_series() {
         let mut state = state_with(false);
-        let whole = |label: &str| vec![push(&[], &format!("m{{zone=\"{label}\"}} 1\n")), push(&[("zone", "a")], "m 1\n")];
-        let error = state.make(Change::Together(whole("a"))).expect_err("one series in two groups").to_string();
+        let whole = |label: &str| {
+            vec![push(&[], &format!("m{{zone=\"{label}\"}} 1\n")), push(&[("zone", "a")], "m 1\n")]
+        };
+        let error =
+            state.make(Change::Together(whole("a"))).expect_err("one series in two groups").to_string();
         assert!(error.contains("collected before"), "{error}");
         state.make(Change::Together(whole("b"))).expect("good");
         // Another group has it already.
-        let error = state.make(Change::Together(vec![push(&[("zone", "b")], "m 1\n")])).expect_err("taken").to_string();
+        let error = state
+            .make(Change::Together(vec![push(&[("zone", "b")], "m 1\n")]))
+            .expect_err("taken")
+            .to_string();
         assert!(error.contains("collected before"), "{error}");
         let twin = state.make(Change::Together(vec![push(&[("zone", "a"), ("rack", "")], "k 1\n")]));
         assert!(twin.expect_err("the same to Prometheus").to_string().contains("collected before"));
@@ -212,9 +222,11 @@ mod tests {
     #[test]
     fn where_contradictions_are_kept_aside_all_groups_are_taken() {
         let mut state = state_with(true);
-        together(&mut state, &[("a", "# TYPE m gauge\nm 1\n"), ("b", "# TYPE m counter\nm 2\n")]).expect("taken");
+        together(&mut state, &[("a", "# TYPE m gauge\nm 1\n"), ("b", "# TYPE m counter\nm 2\n")])
+            .expect("taken");
         assert_eq!((samples(&state).len(), state.snapshot().aside), (1, 1));
-        together(&mut state, &[("a", "# TYPE m gauge\nm 1\n"), ("b", "# TYPE m gauge\nm 2\n")]).expect("taken");
+        together(&mut state, &[("a", "# TYPE m gauge\nm 1\n"), ("b", "# TYPE m gauge\nm 2\n")])
+            .expect("taken");
         assert_eq!((samples(&state).len(), state.snapshot().aside), (2, 0));
     }
 }
