@@ -81,8 +81,8 @@ fn answers_are_the_pushgateways() {
             assert_eq!(answer.header("content-length"), Some("0"), "{method} {path}");
         }
     }
-    let answer = request("PATCH", &format!("{}/metrics/job/x", gateway.url), &[], b"");
-    assert_eq!(answer.header("allow"), Some("DELETE, OPTIONS, POST, PUT"));
+    let answer = request("TRACE", &format!("{}/metrics/job/x", gateway.url), &[], b"");
+    assert_eq!(answer.header("allow"), Some("DELETE, GET, HEAD, OPTIONS, PATCH, POST, PUT"));
     assert_eq!(answer.header("content-type"), Some("text/plain; charset=utf-8"));
     assert_eq!(answer.header("x-content-type-options"), Some("nosniff"));
     let answer = put(&format!("{}/metrics/job//a/b", gateway.url), b"a 1\n");

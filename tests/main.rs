@@ -12,6 +12,7 @@ mod exposition;
 mod gateway;
 mod gateway_access;
 mod gateway_limits;
+mod gateway_promises;
 mod gateway_storage;
 mod harness;
 mod packaging;

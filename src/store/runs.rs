@@ -453,7 +453,7 @@ mod tests {
             for bucket in histogram.native.expect("it is there").buckets() {
                 let is_in = |s: &&f64| **s <= bucket.upper && (**s > bucket.lower || bucket.lower < 0.0);
                 let within = all.iter().chain([&tiny, &0.1, &86_400.0]).filter(is_in).count() as f64;
-                proptest::prop_assert_eq!(bucket.count, within);
+                proptest::prop_assert!((bucket.count - within).abs() < 0.5);
             }
         }
     }

@@ -43,13 +43,13 @@ pub(in crate::gateway) async fn push(
     if let Some(series_max) = rule.and_then(|rule| rule.series_max) {
         reading.series_max = reading.series_max.min(series_max);
     }
-    let mut held = shared.writes.bodies.hold();
+    let mut room = shared.writes.bodies.hold();
     let bytes_max = rule.and_then(|rule| rule.body_bytes_max).filter(|max| *max < shared.limits.body_bytes);
     let too_large = |failure| match (failure, bytes_max) {
         (Failure::BodyTooLarge(_), Some(max)) => Failure::BodyTooLargeForRule(max),
         (failure, _) => failure,
     };
-    let body = read(body, bytes_max, &shared.limits, &mut held).await.map_err(too_large)?;
+    let body = read(body, bytes_max, &shared.limits, &mut room).await.map_err(too_large)?;
     let at = now();
     let is_small = reading.is_small(&body);
     let store = shared.store.clone();
@@ -76,8 +76,8 @@ pub(in crate::gateway) async fn push_together(
 ) -> Result<Answer, Failure> {
     let asked = Asked::of(head.uri.query())?;
     let reading = Reading::of(shared, head);
-    let mut held = shared.writes.bodies.hold();
-    let body = read(body, None, &shared.limits, &mut held).await?;
+    let mut room = shared.writes.bodies.hold();
+    let body = read(body, None, &shared.limits, &mut room).await?;
     let (at, is_small) = (now(), reading.is_small(&body));
     let (store, rules, identity) = (shared.store.clone(), shared.rules.clone(), identity.clone());
     let work = move || {
