@@ -4,6 +4,7 @@
 
 use std::collections::HashMap;
 use std::hint::black_box;
+use std::time::Duration;
 
 use divan::Bencher;
 use divan::counter::{BytesCount, ItemsCount};
@@ -14,7 +15,9 @@ use jobmon::exposition::{
 };
 use jobmon::grouping::GroupingKey;
 use jobmon::store::expose::expose;
-use jobmon::store::{Change, Damage, Push, PushMode, Rules, Settings, Storage, Store, UnixNanos};
+use jobmon::store::{
+    Change, Damage, Push, PushMode, Rules, Settings, SteadyNanos, Storage, Store, UnixNanos, Wish, Wishes,
+};
 
 fn main() {
     divan::main();
@@ -122,6 +125,54 @@ fn apply_new_group(bencher: Bencher, groups: usize) {
             push(made, Shape::Families(10), 0)
         })
         .bench_local_values(|change| store.make(change));
+}
+
+/// What is asked of a group: nothing, that the next push is expected, or that its series go, too.
+#[derive(Debug, Clone, Copy)]
+enum Asked {
+    Nothing,
+    Expect,
+    ExpectAndTtl,
+}
+
+const PROMISING_GROUPS: usize = 100_000;
+
+/// A push to each of 100,000 groups, and all that was promised with it falls due: what this takes more than without promises
+/// is arming, firing and revival.
+#[divan::bench(args = [Asked::Nothing, Asked::Expect, Asked::ExpectAndTtl], sample_count = 5, sample_size = 1)]
+fn promise_and_break(bencher: Bencher, asked: Asked) {
+    let store = Store::new(settings());
+    let mut round: i64 = 0;
+    let pushes = |round: i64| {
+        let wish = |is_asked: bool| Wish::new(is_asked.then_some(Duration::from_secs(1)), None);
+        let wishes = Wishes {
+            expect: wish(!matches!(asked, Asked::Nothing)),
+            ttl: wish(matches!(asked, Asked::ExpectAndTtl)),
+        };
+        let push = |group| {
+            let families = Shape::Families(10).families(usize::try_from(round).expect("small"));
+            let at = UnixNanos(round * 10_000_000_000);
+            let mut push = Push::new(key(group), families, PushMode::ReplaceGroup, at);
+            push.wishes = wishes;
+            Change::Push(push)
+        };
+        (0..PROMISING_GROUPS).map(push).collect::<Vec<_>>()
+    };
+    for change in pushes(0) {
+        let _ = store.make(change).expect("a good push");
+    }
+    bencher
+        .counter(ItemsCount::new(PROMISING_GROUPS))
+        .with_inputs(|| {
+            round += 1;
+            (round, pushes(round))
+        })
+        .bench_local_values(|(round, changes)| {
+            for change in changes {
+                let _ = store.make(change).expect("a good push");
+            }
+            while store.let_fall_due(SteadyNanos(round * 10_000_000_000 + 5_000_000_000)) {}
+        });
 }
 
 const SCRAPES: [(Syntax, Compression); 5] = [

@@ -229,11 +229,11 @@ fn prometheus_takes_the_histogram_of_runs_in_both_forms() {
     let classic = prometheus_with(Suite::Release, &gateway.url, &[]);
     let native = prometheus_with(Suite::Newest, &gateway.url, &["--enable-feature=native-histograms"]);
     let count = wait_for("the native form", || native.query("histogram_count(jobmon_run_duration_seconds)"));
-    assert_eq!(count, 4.0);
+    assert!((count - 4.0).abs() < 0.1, "{count}");
     let median = native.query("histogram_quantile(0.75, jobmon_run_duration_seconds)").expect("it is there");
     assert!((640.0..750.0).contains(&median), "{median}");
     let count = wait_for("the classic form", || classic.query("jobmon_run_duration_seconds_count"));
-    assert_eq!(count, 4.0);
+    assert!((count - 4.0).abs() < 0.1, "{count}");
     assert_eq!(
         classic
             .query(r#"jobmon_run_duration_seconds_bucket{le="5.0"}"#)

@@ -1,6 +1,7 @@
 //! Changes of the store, as they are asked for.
 
 use std::collections::HashMap;
+use std::sync::Arc;
 
 use super::group::{Group, StoredFamily, UnixNanos};
 use super::own::OwnNames;
@@ -31,7 +32,7 @@ pub enum Change {
     /// Something that was promised for a group has fallen due.
     Due {
         /// The group.
-        key: GroupingKey,
+        key: Arc<GroupingKey>,
         /// What.
         due: Due,
     },

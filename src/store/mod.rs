@@ -225,7 +225,7 @@ impl Store {
     }
 
     /// Lets happen what has fallen due, in some groups. Returns whether there is more.
-    fn let_fall_due(&self, now: SteadyNanos) -> bool {
+    pub fn let_fall_due(&self, now: SteadyNanos) -> bool {
         let mut state = self.state.lock();
         for happened in state.let_fall_due(now, DUE_TOGETHER) {
             // Where the disk fails, it falls due again after a restart.

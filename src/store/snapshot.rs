@@ -14,7 +14,7 @@ use crate::grouping::GroupingKey;
 /// An immutable state of the store. Cloning shares everything, and costs the same however much there is.
 #[derive(Debug, Clone)]
 pub struct Snapshot {
-    /// By slot.
+    /// By slot; there may be others than those of this state, where it is a part of one.
     pub(super) groups: Vector<Option<Arc<Group>>>,
     pub(super) by_key: OrdMap<Arc<GroupingKey>, Slot>,
     /// By number.
@@ -24,6 +24,8 @@ pub struct Snapshot {
     pub(super) by_name: OrdMap<Arc<str>, u32>,
     /// How many families of groups are not exposed, because others contradict them.
     pub aside: usize,
+    /// Whether it has [`only`](Self::only) some of the groups.
+    is_part: bool,
 }
 
 impl Default for Snapshot {
@@ -47,6 +49,7 @@ impl Snapshot {
             free_numbers: Vector::new(),
             by_name: OrdMap::new(),
             aside: 0,
+            is_part: false,
         };
         for own in Own::ALL {
             let made = empty.number_for(name(own), own.kind(), Source::Own(own));
@@ -83,6 +86,14 @@ impl Snapshot {
         self.by_key.values().filter_map(|slot| self.groups.get(*slot as usize)?.as_ref())
     }
 
+    /// All groups, in the order that is cheapest.
+    pub fn in_any_order(&self) -> Box<dyn Iterator<Item = &Group> + '_> {
+        if self.is_part {
+            return Box::new(self.groups().map(|group| &**group));
+        }
+        Box::new(self.groups.iter().flatten().map(|group| &**group))
+    }
+
     /// How many groups there are.
     pub fn len(&self) -> usize {
         self.by_key.len()
@@ -114,7 +125,8 @@ impl Snapshot {
     /// The same state, with some of the groups only.
     #[must_use]
     pub fn only(&self, is_wanted: impl Fn(&GroupingKey) -> bool) -> Self {
-        let mut only = Self { groups: self.groups.clone(), ..Self::empty_with(|own| self.own_name(own)) };
+        let mut only =
+            Self { groups: self.groups.clone(), is_part: true, ..Self::empty_with(|own| self.own_name(own)) };
         for (key, slot) in self.by_key.iter().filter(|(key, _)| is_wanted(key)) {
             only.by_key.insert(key.clone(), *slot);
             let group = self.group(*slot);

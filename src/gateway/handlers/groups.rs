@@ -1,6 +1,7 @@
 //! The groups as things to be looked at and deleted: `/api/v1/groups`.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 use std::time::Duration;
 
 use hyper::StatusCode;
@@ -40,36 +41,45 @@ enum Order {
     Key,
     /// Those first that were pushed longest ago.
     Age,
-    /// The worst first.
+    /// The worst first; those of one state by age.
     State,
 }
 
-/// Where a group stands in an order: those of one rank by key.
+/// What a group is ordered by; those of one rank by key.
+type Rank = (u8, i64);
+
+/// Where a group stands in an order.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 struct Place {
-    rank: i64,
-    key: GroupingKey,
+    rank: Rank,
+    key: Arc<GroupingKey>,
 }
 
 impl Order {
-    fn rank(self, group: &Group) -> i64 {
+    fn rank(self, group: &Group) -> Rank {
         match self {
-            Self::Key => 0,
-            Self::Age => group.succeeded_at.0,
-            Self::State => group.state() as i64,
+            Self::Key => (0, 0),
+            Self::Age => (0, group.succeeded_at.0),
+            Self::State => (group.state() as u8, group.succeeded_at.0),
         }
     }
 }
 
 impl Place {
     fn parse(text: &str) -> Option<Self> {
-        let (rank, id) = text.split_once('.').unwrap_or(("0", text));
-        Some(Self { rank: rank.parse().ok()?, key: GroupingKey::from_id(id)? })
+        let (rank, id) = match text.rsplit_once('.') {
+            None => ((0, 0), text),
+            Some((rank, id)) => {
+                let (state, at) = rank.split_once('.')?;
+                ((state.parse().ok()?, at.parse().ok()?), id)
+            }
+        };
+        Some(Self { rank, key: Arc::new(GroupingKey::from_id(id)?) })
     }
 
     fn to_text(&self, order: Order) -> String {
-        let id = self.key.to_id();
-        if order == Order::Key { id } else { format!("{}.{id}", self.rank) }
+        let (id, (state, at)) = (self.key.to_id(), self.rank);
+        if order == Order::Key { id } else { format!("{state}.{at}.{id}") }
     }
 }
 
@@ -136,33 +146,32 @@ impl Wanted {
 
     /// The groups in order, one more than is wanted if there are so many.
     fn page<'s>(&self, snapshot: &'s Snapshot) -> Vec<&'s Group> {
-        let selected = |group: &&'s std::sync::Arc<Group>| self.selects(group);
-        let more = self.limit + 1;
-        if self.order == Order::Key {
-            let groups: Box<dyn Iterator<Item = _>> = match &self.after {
-                None => Box::new(snapshot.groups()),
-                Some(after) => Box::new(snapshot.after(&after.key)),
-            };
-            return groups.filter(selected).take(more).map(|group| &**group).collect();
+        if self.order != Order::Key {
+            return self.ranked(snapshot);
         }
-        let place =
-            |group: &Group| Place { rank: self.order.rank(group), key: GroupingKey::clone(&group.key) };
-        let is_behind = |group: &Group| match &self.after {
-            Some(after) if self.order.rank(group) == after.rank => *group.key > after.key,
-            Some(after) => self.order.rank(group) > after.rank,
-            None => true,
+        let groups: Box<dyn Iterator<Item = _>> = match &self.after {
+            None => Box::new(snapshot.groups()),
+            Some(after) => Box::new(snapshot.after(&after.key)),
         };
-        let groups = snapshot.groups().filter(selected).map(|group| &**group);
-        let mut groups: Vec<&Group> = groups.filter(|group| is_behind(group)).collect();
-        let by_rank = |a: &&Group, b: &&Group| {
-            self.order.rank(a).cmp(&self.order.rank(b)).then_with(|| a.key.cmp(&b.key))
-        };
-        if groups.len() > more {
-            groups.select_nth_unstable_by(more, by_rank);
-            groups.truncate(more);
+        groups.map(|group| &**group).filter(|group| self.selects(group)).take(self.limit + 1).collect()
+    }
+
+    /// The same where the order is another one than theirs: each is looked at, and the first ones are kept.
+    fn ranked<'s>(&self, snapshot: &'s Snapshot) -> Vec<&'s Group> {
+        let mut first: BTreeMap<(Rank, &GroupingKey), &Group> = BTreeMap::new();
+        for group in snapshot.in_any_order() {
+            let place = (self.order.rank(group), &*group.key);
+            let is_behind = self.after.as_ref().is_none_or(|after| place > (after.rank, &*after.key));
+            let is_near =
+                first.len() <= self.limit || first.last_key_value().is_some_and(|(last, _)| place < *last);
+            if is_behind && is_near && self.selects(group) {
+                first.insert(place, group);
+                if first.len() > self.limit + 1 {
+                    first.pop_last();
+                }
+            }
         }
-        groups.sort_by_cached_key(|group| place(group));
-        groups
+        first.into_values().collect()
     }
 }
 
@@ -259,8 +268,7 @@ pub(in crate::gateway) async fn list(
         let has_more = groups.len() > wanted.limit;
         groups.truncate(wanted.limit);
         let last = groups.last().filter(|_| has_more);
-        let next =
-            last.map(|last| Place { rank: wanted.order.rank(last), key: GroupingKey::clone(&last.key) });
+        let next = last.map(|last| Place { rank: wanted.order.rank(last), key: last.key.clone() });
         json(&Page {
             next: next.map(|next| next.to_text(wanted.order)),
             total: snapshot.len(),
@@ -270,7 +278,7 @@ pub(in crate::gateway) async fn list(
     shared.reads.heavy.run(peer, work).await
 }
 
-fn find(snapshot: &Snapshot, identity: &Identity, id: &str) -> Result<std::sync::Arc<Group>, Failure> {
+fn find(snapshot: &Snapshot, identity: &Identity, id: &str) -> Result<Arc<Group>, Failure> {
     let key = GroupingKey::from_id(id).ok_or(Failure::NoSuchGroup)?;
     if identity.jobs().is_some_and(|jobs| !jobs.is_match(key.job())) {
         return Err(Failure::NoSuchGroup);

@@ -392,7 +392,7 @@ impl Reader {
             }
             Kind::Due(entry) => {
                 let due = if entry.is_expired { Due::Expired } else { Due::Overdue };
-                Record::Change(Change::Due { key: key(entry.key)?, due })
+                Record::Change(Change::Due { key: Arc::new(key(entry.key)?), due })
             }
             Kind::Failed(entry) => {
                 Record::Change(Change::Failed { key: key(entry.key)?, at: UnixNanos(entry.at) })

@@ -79,7 +79,7 @@ fn changes() -> Vec<Change> {
         Change::Wipe,
         push(put, "e", "g 1\n", 8_000_000_008),
         promising("e", 9_000_000_009),
-        Change::Due { key: key("e"), due: Due::Overdue },
+        Change::Due { key: key("e").into(), due: Due::Overdue },
         push(PushMode::ReplaceMetrics, "e", "g{l=\"x\"} 2\n", 10_000_000_000),
         Change::Together(vec![
             raw(put, "f", "g 3\n", 11_000_000_000),
@@ -87,7 +87,7 @@ fn changes() -> Vec<Change> {
         ]),
         Change::Delete(vec![key("f"), key("h"), key("nobody")]),
         push(put, "i", "i 1\n", 12_000_000_000),
-        Change::Due { key: key("e"), due: Due::Expired },
+        Change::Due { key: key("e").into(), due: Due::Expired },
     ]
 }
 

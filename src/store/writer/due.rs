@@ -28,9 +28,8 @@ impl State {
                 }
                 let key = self.snapshot.group(slot).key.clone();
                 self.fall_due(&key, due);
-                let key = GroupingKey::clone(&key);
                 if due == Due::Forgotten {
-                    happened.push(Change::Delete(vec![key]));
+                    happened.push(Change::Delete(vec![GroupingKey::clone(&key)]));
                     break;
                 }
                 happened.push(Change::Due { key, due });
