@@ -33,8 +33,10 @@
 //!
 //! * A run: command → `spawn` → child; FIFO → `fifo` → `collect` → families; ended → `reap` → outcome → `report` →
 //!   `deliver::courier` → a `lane` for each push gateway, else the `spool`; and the textfile → exit code.
-//! * A push: `gateway::listen` → `gateway::access` (who is it?) → [`gateway::route`] (what for?) → [`gateway::encoding`] →
-//!   [`exposition`] → `store::writer`: check → apply → `store::journal`, on disk → 200.
+//! * A push: `gateway::listen` → `gateway::access` (who is it?) → [`gateway::route`] (what for?) → `gateway::promises` (what
+//!   does it promise?) → [`gateway::encoding`] → [`exposition`] → `store::writer`: check → apply → `store::journal`, on
+//!   disk → 200.
+//! * A promise: `store::promises` → [`store::Store::keep_promises`], when it falls due → `store::writer` → journal.
 //! * A scrape: [`gateway::negotiate`] → `store::Snapshot` → `store::segments`, rendered where something has changed →
 //!   `store::expose` → socket.
 //!
@@ -54,10 +56,11 @@
 //! # Where to change what
 //!
 //! To forward one more signal, or one less: `supervise::state::Run::pass_on`. To limit what a stranger can send:
-//! [`config::Limits`]. To add a metric of a run: `supervise::report`. To change what its pushes promise: `supervise::promise`, and `deliver::promises`
-//! for how that is written. To add an option: [`cli::RUN_OPTIONS`], then
-//! [`config::run_config`]. To change what a run does when: [`supervise::state`]. To change an answer of the gateway: `gateway::error`. To add
-//! a flag of the gateway: [`cli::GATEWAY_FLAGS`], then [`config::gateway_config`].
+//! [`config::Limits`]. To add a metric of a run: `supervise::report`. To change what its pushes promise: `supervise::promise`,
+//! and `deliver::promises` for how that is written. To add an option: [`cli::RUN_OPTIONS`], then [`config::run_config`]. To
+//! change what a run does when: [`supervise::state`]. To change an answer of the gateway: `gateway::error`; what the API says
+//! about a group: `gateway::handlers::groups`, and `gateway/openapi.json`. To add a family that the gateway makes of each
+//! group: `store::own`. To add a flag of the gateway: [`cli::GATEWAY_FLAGS`], then [`config::gateway_config`].
 //!
 //! # Modules, in reading order
 //!

@@ -12,6 +12,10 @@
 //! * **Durability.** With a [`Storage`] every change passes through check → apply → journal, and is answered when it is on
 //!   disk; a snapshot may show it a moment earlier. What was answered is there after a crash. Where the disk fails, changes
 //!   are refused and snapshots go on. Without one the store lives in memory, and a crash empties it.
+//! * **Promises.** What a push promises ([`Wishes`]) falls due by a clock that nobody sets, while [`Store::keep_promises`] runs;
+//!   after a restart by the times that were recorded. What has fallen due is recorded, too, and does not become undone when
+//!   the clock is set back.
+//! * **Runs.** Each run of a job that pushes tell of ([`Run`]) counts once, however often it is told.
 
 mod change;
 pub mod expose;
