@@ -16,7 +16,7 @@ pub fn what_is_accepted_is_read_again(mut families: Vec<MetricFamily>) {
         return;
     }
     for metric in families.iter_mut().flat_map(|family| &mut family.metrics) {
-        metric.labels = series::completed(metric.labels.iter(), &grouping);
+        metric.labels = Labels::from_pairs(series::completed(metric.labels.iter(), &grouping));
     }
     families.retain(|family| !family.metrics.is_empty());
     for escaping in [Escaping::AllowUtf8, Escaping::Underscores, Escaping::Dots, Escaping::Values] {
