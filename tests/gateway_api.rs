@@ -780,6 +780,52 @@ fn many_groups_are_replaced_together_or_none() {
     assert_eq!(all(&gateway), before);
 }
 
+/// Groups that would be too many leave nothing behind, with checks or without.
+#[test]
+fn groups_together_are_not_more_than_there_may_be() {
+    for flags in [&["--limit.groups=4"][..], &["--limit.groups=4", "--push.disable-consistency-check"]] {
+        let gateway = gateway_with(flags);
+        let taken = if flags.len() > 1 { 202 } else { 200 };
+        let push = |groups: &[&str]| {
+            let body: String = groups.iter().map(|job| format!("m{{job=\"{job}\"}} 1\n")).collect();
+            gateway.ask("PUT", "/metrics?group_by=job", &body)
+        };
+        assert_eq!(push(&["a", "b"]).status, taken);
+        gateway.ask("PUT", "/metrics/job/a", "m 7\n");
+        let answer = push(&["a", "c", "d", "e"]);
+        assert_eq!(answer.status, 429);
+        assert!(answer.text().contains("--limit.groups") && answer.header("retry-after").is_some());
+        assert_eq!(gateway.jobs(""), ["a", "b"], "{flags:?}");
+        assert_eq!(gateway.pushed("/metrics/job/a"), ["m{instance=\"\",job=\"a\"} 7"]);
+        assert_eq!(push(&["a", "b", "c", "d"]).status, taken);
+        assert_eq!(gateway.jobs(""), ["a", "b", "c", "d"]);
+    }
+}
+
+/// Where contradictions are taken, too, a push that is not takes nothing away.
+#[test]
+fn groups_together_are_all_or_none_without_checks_too() {
+    let directory = temporary_directory();
+    let flags =
+        [&*format!("--storage.path={}", directory.path().display()), "--push.disable-consistency-check"];
+    let mut gateway = gateway_with(&flags);
+    gateway.ask("PUT", "/metrics/job/a", "m 1\n");
+    gateway.ask("PUT", "/metrics?group_by=job", "m{job=\"a\"} 2\nm{job=\"b\"} 2 5\n");
+    for signal in [Signal::SIGKILL, Signal::SIGTERM] {
+        assert_eq!(gateway.pushed("/metrics/job/a"), ["m{instance=\"\",job=\"a\"} 1"]);
+        assert_eq!(gateway.pushed("/metrics/job/b"), [""; 0]);
+        assert_eq!(gateway.jobs("state=failed"), ["a", "b"]);
+        // What was recorded is taken in again as it was.
+        gateway.process.signal(signal);
+        gateway.process.end();
+        gateway = gateway_with(&flags);
+    }
+    let answer =
+        gateway.ask("PUT", "/metrics?group_by=job", "m{job=\"a\"} 3\nm{job=\"b\"} 3\nm{job=\"b\"} 4\n");
+    assert_eq!(answer.status, 202);
+    assert_eq!(gateway.pushed("/metrics/job/a"), ["m{instance=\"\",job=\"a\"} 3"]);
+}
+
 #[test]
 fn groups_together_promise_and_survive_a_restart() {
     let directory = temporary_directory();
@@ -841,4 +887,18 @@ fn nonsense_parameters_are_named() {
         assert!(text.starts_with(&format!("the parameter {name}=")), "{path}: {text}");
     }
     assert_eq!(gateway.jobs(""), [""; 0], "nothing was taken");
+}
+
+/// Groups that are one to Prometheus are not made, not even one of them.
+#[test]
+fn groups_together_are_told_apart() {
+    for flags in
+        [&["--push.enable-utf8-names"][..], &["--push.enable-utf8-names", "--push.disable-consistency-check"]]
+    {
+        let gateway = gateway_with(flags);
+        let body = "m{job=\"x\",\"a.b\"=\"1\"} 1\nn{job=\"x\",a_b=\"1\"} 1\n";
+        let text = gateway.refused(400, "PUT", "/metrics?group_by=job,a.b,a_b", body);
+        assert!(text.contains("push_time_seconds") && text.contains("collected before"), "{text}");
+        assert_eq!(gateway.jobs(""), [""; 0], "{flags:?}");
+    }
 }
