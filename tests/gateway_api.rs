@@ -889,6 +889,17 @@ fn nonsense_parameters_are_named() {
     assert_eq!(gateway.jobs(""), [""; 0], "nothing was taken");
 }
 
+#[test]
+fn a_label_without_value_is_none_to_patch() {
+    let gateway = gateway();
+    for (before, after) in [("e{l=\"\"}", "e"), ("e", "e{l=\"\"}"), ("e{a=\"b\",l=\"\"}", "e{a=\"b\"}")] {
+        gateway.done("PUT", "/metrics/job/z", &format!("{before} 1\n"));
+        gateway.done("PATCH", "/metrics/job/z", &format!("{after} 2\n"));
+        let lines = gateway.pushed("/metrics/job/z");
+        assert!(lines.len() == 1 && lines[0].ends_with(" 2"), "{lines:?}");
+    }
+}
+
 /// Groups that are one to Prometheus are not made, not even one of them.
 #[test]
 fn groups_together_are_told_apart() {
