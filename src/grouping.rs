@@ -11,7 +11,7 @@ use std::fmt;
 use base64::Engine as _;
 use base64::alphabet::URL_SAFE;
 use base64::engine::{DecodePaddingMode, GeneralPurpose, GeneralPurposeConfig};
-use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
+use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, percent_decode_str, utf8_percent_encode};
 
 use crate::exposition::labels::{
     Escaping, Labels, METRIC_NAME_LABEL, RESERVED_PREFIX, Validation, label_renderings, unescape_values,
@@ -117,19 +117,23 @@ impl GroupingKey {
         path
     }
 
-    /// A name for the group that a URL can hold as one segment: its path, in base64.
+    /// A name for the group that a URL can hold as one segment: names and values, percent-encoded, in base64.
     pub fn to_id(&self) -> String {
-        BASE64.encode(self.to_path())
+        let encoded = |text| utf8_percent_encode(text, SEGMENT);
+        let others = self.0.iter().filter(|(name, _)| *name != JOB_LABEL);
+        let pairs = std::iter::once((JOB_LABEL, self.job())).chain(others);
+        let pairs = pairs.map(|(name, value)| format!("/{}/{}", encoded(name), encoded(value)));
+        BASE64.encode(pairs.collect::<String>())
     }
 
     /// The key of an id.
     pub fn from_id(id: &str) -> Option<Self> {
-        let path = BASE64.decode(id).ok()?;
-        let rest = path.strip_prefix(b"/")?;
-        let decoded: Vec<u8> = percent_encoding::percent_decode(rest).collect();
-        let pairs = split_labels(&[b"/", &decoded[..]].concat(), Validation::Utf8).ok()?;
-        let (_, job) = pairs.iter().find(|(name, _)| name == JOB_LABEL)?;
-        let key = Self::new(job, pairs.iter().map(|(name, value)| (name.as_str(), value.as_str())));
+        let text = String::from_utf8(BASE64.decode(id).ok()?).ok()?;
+        let decoded = |text| Some(percent_decode_str(text).decode_utf8().ok()?.into_owned());
+        let texts = text.strip_prefix('/')?.split('/').map(decoded).collect::<Option<Vec<String>>>()?;
+        let (pairs, _) = texts.as_chunks::<2>();
+        let [_, job] = pairs.iter().find(|[name, _]| name == JOB_LABEL)?;
+        let key = Self::new(job, pairs.iter().map(|[name, value]| (name.as_str(), value.as_str())));
         // One group has one id.
         (key.to_id() == id).then_some(key)
     }
@@ -370,6 +374,22 @@ mod tests {
     }
 
     proptest::proptest! {
+        #[test]
+        fn a_key_survives_its_id(job in ".{1,12}", labels in proptest::collection::vec((".{1,9}", ".{0,12}"), 0..4)) {
+            let key = GroupingKey::new(&job, labels);
+            let id = key.to_id();
+            proptest::prop_assert!(id.chars().all(|c| c.is_ascii_alphanumeric() || "-_".contains(c)), "{}", id);
+            proptest::prop_assert_eq!(GroupingKey::from_id(&id), Some(key));
+        }
+
+        #[test]
+        fn no_id_panics(id in "[A-Za-z0-9_-]{0,40}", text in "[/%a-f0-9jobü]{0,40}") {
+            let _ = GroupingKey::from_id(&id);
+            let encoded = BASE64.encode(text);
+            let key = GroupingKey::from_id(&encoded);
+            proptest::prop_assert!(key.is_none_or(|key| key.to_id() == encoded));
+        }
+
         #[test]
         fn a_key_survives_its_path(job in ".{1,12}", labels in proptest::collection::vec(("[a-z]{1,3}", ".{0,12}"), 0..4)) {
             let key = GroupingKey::new(&job, labels);

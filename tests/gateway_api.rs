@@ -900,6 +900,43 @@ fn a_label_without_value_is_none_to_patch() {
     }
 }
 
+/// Whatever a group is called, its id is its name.
+#[test]
+fn every_group_can_be_asked_for_by_its_id() {
+    for flags in [&[][..], &["--push.enable-utf8-names"]] {
+        let gateway = gateway_with(flags);
+        let paths = [
+            "x",
+            "x/U__a_2e_b/1",
+            "U__x",
+            "..%20%25",
+            "%C3%A4%0A/a@base64/Li4vLg",
+            "x/a@base64/YQ/b/%40base64",
+            "x/empty@base64/=/full/1",
+            "x/zz/1/U__y/2",
+        ];
+        for path in paths {
+            gateway.done("PUT", &format!("/metrics/job/{path}"), "m 1\n");
+        }
+        for order in ["key", "age", "state"] {
+            let (mut seen, mut after) = (0, String::new());
+            loop {
+                let page = gateway.data("GET", &format!("/api/v1/groups?limit=1&sort={order}{after}"));
+                let group = &page["groups"][0];
+                let id = group["id"].as_str().expect("an id");
+                assert_eq!(encoded(id).replace("%5F", "_").replace("%2D", "-"), id);
+                let same = gateway.data("GET", &format!("/api/v1/groups/{id}"));
+                assert_eq!(same["labels"], group["labels"]);
+                gateway.data("GET", &format!("/api/v1/groups/{id}/runs"));
+                seen += 1;
+                let Some(next) = page["next"].as_str() else { break };
+                after = format!("&after={next}");
+            }
+            assert_eq!(seen, paths.len(), "{flags:?} {order}");
+        }
+    }
+}
+
 /// Groups that are one to Prometheus are not made, not even one of them.
 #[test]
 fn groups_together_are_told_apart() {
