@@ -90,7 +90,7 @@ impl GroupingKey {
             job.to_vec()
         };
         let labels = split_labels(rest, validation)?;
-        tell_apart(&labels)?;
+        tell_apart(labels.iter().map(|(name, _)| name.as_str()))?;
         if job.is_empty() {
             return Err(GroupingError::NoJob);
         }
@@ -136,6 +136,17 @@ impl GroupingKey {
         let key = Self::new(job, pairs.iter().map(|[name, value]| (name.as_str(), value.as_str())));
         // One group has one id.
         (key.to_id() == id).then_some(key)
+    }
+
+    /// Whether a path may name it.
+    ///
+    /// # Errors
+    /// The name of a label that no path may have.
+    pub fn judge(&self, validation: Validation) -> Result<(), GroupingError> {
+        let names = || self.0.iter().map(|(name, _)| name);
+        let improper = names().find(|name| !is_proper(name, name, validation));
+        improper.map_or(Ok(()), |name| Err(GroupingError::ImproperName(name.as_bytes().to_vec())))?;
+        tell_apart(names())
     }
 
     /// Value of the `job` label.
@@ -209,30 +220,31 @@ fn label_name(name: &[u8], validation: Validation) -> Result<String, GroupingErr
         Validation::Utf8 => unescape_values(text),
     };
     // The unescaped name counts as well: a reserved name must not come in disguise.
-    if !validation.is_label_name(&plain)
-        || text.starts_with(RESERVED_PREFIX)
-        || plain.starts_with(RESERVED_PREFIX)
-    {
-        return Err(improper());
-    }
-    Ok(plain.into_owned())
+    if is_proper(text, &plain, validation) { Ok(plain.into_owned()) } else { Err(improper()) }
+}
+
+/// Whether a group may have a label of a name, as it is written and as it is.
+fn is_proper(written: &str, plain: &str, validation: Validation) -> bool {
+    validation.is_label_name(plain)
+        && !written.starts_with(RESERVED_PREFIX)
+        && !plain.starts_with(RESERVED_PREFIX)
 }
 
 /// Two names that are written alike for some reader would be one to it, in the group's push times too.
-fn tell_apart(labels: &[(String, String)]) -> Result<(), GroupingError> {
-    if labels.iter().all(|(name, _)| Validation::Legacy.is_label_name(name)) {
+fn tell_apart<'n>(names: impl Iterator<Item = &'n str> + Clone) -> Result<(), GroupingError> {
+    if names.clone().all(|name| Validation::Legacy.is_label_name(name)) {
         // All readers see them as they are.
         return Ok(());
     }
     let mut written: BTreeMap<_, &str> = BTreeMap::new();
-    for (name, _) in labels {
+    for name in names {
         for rendering in label_renderings(name) {
             let improper = rendering == METRIC_NAME_LABEL
                 || (rendering == JOB_LABEL && name != JOB_LABEL)
                 || (rendering == INSTANCE_LABEL && name != INSTANCE_LABEL)
                 || *written.entry(rendering).or_insert(name) != name;
             if improper {
-                return Err(GroupingError::ImproperName(name.clone().into_bytes()));
+                return Err(GroupingError::ImproperName(name.as_bytes().to_vec()));
             }
         }
     }

@@ -937,6 +937,40 @@ fn every_group_can_be_asked_for_by_its_id() {
     }
 }
 
+/// What a path cannot name, a body cannot either: a group is deleted by its path, and its push times are scraped.
+#[test]
+fn groups_together_have_names_that_a_path_can_have() {
+    let push = |gateway: &Gateway, labels: &[&str]| {
+        use jobmon::exposition::{Labels, Metric, MetricFamily, Value};
+        let names = [&["job"][..], labels].concat();
+        let labels = Labels::from_pairs(names.iter().map(|name| (*name, "v")));
+        let metrics = vec![Metric { labels, value: Value::Untyped(1.0), timestamp_ms: None }];
+        let mut body = Vec::new();
+        let family = MetricFamily { metrics, ..MetricFamily::new("m", MetricType::Untyped) };
+        protobuf::encode(&mut body, [&family]);
+        let url = format!("{}/metrics?group_by={}", gateway.url, encoded(&names.join(",")));
+        request("PUT", &url, &[("Content-Type", PROTOBUF)], &body)
+    };
+    for flags in [&[][..], &["--push.disable-consistency-check"], &["--push.enable-utf8-names"]] {
+        let gateway = gateway_with(flags);
+        for labels in [&["__x"][..], &["__name__"], &[""], &["a\0b"], &["a.b", "a_b"], &["-name-", "-nam__"]]
+        {
+            let answer = push(&gateway, labels);
+            assert_eq!(answer.status, 400, "{flags:?} {labels:?} {}", answer.text());
+            assert_eq!(gateway.jobs(""), [""; 0], "{flags:?} {labels:?}");
+        }
+        let is_utf8 = flags == ["--push.enable-utf8-names"];
+        for labels in [&["a.b"][..], &["1a"]] {
+            assert_eq!(push(&gateway, labels).status, if is_utf8 { 200 } else { 400 }, "{labels:?}");
+        }
+        let taken = if flags == ["--push.disable-consistency-check"] { 202 } else { 200 };
+        assert_eq!(push(&gateway, &["zone"]).status, taken);
+        assert_eq!(gateway.jobs("").len(), if is_utf8 { 3 } else { 1 });
+    }
+    let text = gateway().refused(400, "PUT", "/metrics?group_by=job,", "");
+    assert!(text.starts_with("the parameter group_by="), "{text}");
+}
+
 /// Groups that are one to Prometheus are not made, not even one of them.
 #[test]
 fn groups_together_are_told_apart() {
