@@ -937,6 +937,21 @@ fn every_group_can_be_asked_for_by_its_id() {
     }
 }
 
+/// A run may say that it ended whenever it likes.
+#[test]
+fn runs_of_any_time_are_listed() {
+    let gateway = gateway();
+    let path = "/metrics/job/x?earlier_run=a,1e300,1,0,success&earlier_run=b,-1e300,1,0,success&earlier_run=c,1e10,1,0,failure";
+    gateway.done("PUT", path, &RUN.replace("1700000000.5", "1e15"));
+    let id = id_of(&gateway, "x");
+    let runs = gateway.data("GET", &format!("/api/v1/groups/{id}/runs"));
+    assert_eq!(runs["runs"].as_array().map(Vec::len), Some(4));
+    for run in runs["runs"].as_array().expect("runs") {
+        let time = run["end_time"].as_str().expect("a time");
+        assert!(chrono::DateTime::parse_from_rfc3339(time).is_ok(), "{time}");
+    }
+}
+
 /// What a path cannot name, a body cannot either: a group is deleted by its path, and its push times are scraped.
 #[test]
 fn groups_together_have_names_that_a_path_can_have() {
