@@ -57,6 +57,7 @@
 //! [`config::Limits`]. To add a metric of a run: `supervise::report`. To change what its pushes promise: `supervise::promise`, and `deliver::promises`
 //! for how that is written. To add an option: [`cli::RUN_OPTIONS`], then
 //! [`config::run_config`]. To change what a run does when: [`supervise::state`]. To change an answer of the gateway: `gateway::error`. To add
+//! to its API: [`gateway::route`], and `gateway/openapi.json`, which says what it is. To add
 //! a flag of the gateway: [`cli::GATEWAY_FLAGS`], then [`config::gateway_config`].
 //!
 //! # Modules, in reading order
