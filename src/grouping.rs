@@ -11,7 +11,7 @@ use std::fmt;
 use base64::Engine as _;
 use base64::alphabet::URL_SAFE;
 use base64::engine::{DecodePaddingMode, GeneralPurpose, GeneralPurposeConfig};
-use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
+use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, percent_decode_str, utf8_percent_encode};
 
 use crate::exposition::labels::{
     Escaping, Labels, METRIC_NAME_LABEL, RESERVED_PREFIX, Validation, label_renderings, unescape_values,
@@ -90,7 +90,7 @@ impl GroupingKey {
             job.to_vec()
         };
         let labels = split_labels(rest, validation)?;
-        tell_apart(&labels)?;
+        tell_apart(labels.iter().map(|(name, _)| name.as_str()))?;
         if job.is_empty() {
             return Err(GroupingError::NoJob);
         }
@@ -117,21 +117,36 @@ impl GroupingKey {
         path
     }
 
-    /// A name for the group that a URL can hold as one segment: its path, in base64.
+    /// A name for the group that a URL can hold as one segment: names and values, percent-encoded, in base64.
     pub fn to_id(&self) -> String {
-        BASE64.encode(self.to_path())
+        let encoded = |text| utf8_percent_encode(text, SEGMENT);
+        let others = self.0.iter().filter(|(name, _)| *name != JOB_LABEL);
+        let pairs = std::iter::once((JOB_LABEL, self.job())).chain(others);
+        let pairs = pairs.map(|(name, value)| format!("/{}/{}", encoded(name), encoded(value)));
+        BASE64.encode(pairs.collect::<String>())
     }
 
     /// The key of an id.
     pub fn from_id(id: &str) -> Option<Self> {
-        let path = BASE64.decode(id).ok()?;
-        let rest = path.strip_prefix(b"/")?;
-        let decoded: Vec<u8> = percent_encoding::percent_decode(rest).collect();
-        let pairs = split_labels(&[b"/", &decoded[..]].concat(), Validation::Utf8).ok()?;
-        let (_, job) = pairs.iter().find(|(name, _)| name == JOB_LABEL)?;
-        let key = Self::new(job, pairs.iter().map(|(name, value)| (name.as_str(), value.as_str())));
+        let text = String::from_utf8(BASE64.decode(id).ok()?).ok()?;
+        let decoded = |text| Some(percent_decode_str(text).decode_utf8().ok()?.into_owned());
+        let texts = text.strip_prefix('/')?.split('/').map(decoded).collect::<Option<Vec<String>>>()?;
+        let (pairs, _) = texts.as_chunks::<2>();
+        let [_, job] = pairs.iter().find(|[name, _]| name == JOB_LABEL)?;
+        let key = Self::new(job, pairs.iter().map(|[name, value]| (name.as_str(), value.as_str())));
         // One group has one id.
         (key.to_id() == id).then_some(key)
+    }
+
+    /// Whether a path may name it.
+    ///
+    /// # Errors
+    /// The name of a label that no path may have.
+    pub fn judge(&self, validation: Validation) -> Result<(), GroupingError> {
+        let names = || self.0.iter().map(|(name, _)| name);
+        let improper = names().find(|name| !is_proper(name, name, validation));
+        improper.map_or(Ok(()), |name| Err(GroupingError::ImproperName(name.as_bytes().to_vec())))?;
+        tell_apart(names())
     }
 
     /// Value of the `job` label.
@@ -205,30 +220,31 @@ fn label_name(name: &[u8], validation: Validation) -> Result<String, GroupingErr
         Validation::Utf8 => unescape_values(text),
     };
     // The unescaped name counts as well: a reserved name must not come in disguise.
-    if !validation.is_label_name(&plain)
-        || text.starts_with(RESERVED_PREFIX)
-        || plain.starts_with(RESERVED_PREFIX)
-    {
-        return Err(improper());
-    }
-    Ok(plain.into_owned())
+    if is_proper(text, &plain, validation) { Ok(plain.into_owned()) } else { Err(improper()) }
+}
+
+/// Whether a group may have a label of a name, as it is written and as it is.
+fn is_proper(written: &str, plain: &str, validation: Validation) -> bool {
+    validation.is_label_name(plain)
+        && !written.starts_with(RESERVED_PREFIX)
+        && !plain.starts_with(RESERVED_PREFIX)
 }
 
 /// Two names that are written alike for some reader would be one to it, in the group's push times too.
-fn tell_apart(labels: &[(String, String)]) -> Result<(), GroupingError> {
-    if labels.iter().all(|(name, _)| Validation::Legacy.is_label_name(name)) {
+fn tell_apart<'n>(names: impl Iterator<Item = &'n str> + Clone) -> Result<(), GroupingError> {
+    if names.clone().all(|name| Validation::Legacy.is_label_name(name)) {
         // All readers see them as they are.
         return Ok(());
     }
     let mut written: BTreeMap<_, &str> = BTreeMap::new();
-    for (name, _) in labels {
+    for name in names {
         for rendering in label_renderings(name) {
             let improper = rendering == METRIC_NAME_LABEL
                 || (rendering == JOB_LABEL && name != JOB_LABEL)
                 || (rendering == INSTANCE_LABEL && name != INSTANCE_LABEL)
                 || *written.entry(rendering).or_insert(name) != name;
             if improper {
-                return Err(GroupingError::ImproperName(name.clone().into_bytes()));
+                return Err(GroupingError::ImproperName(name.as_bytes().to_vec()));
             }
         }
     }
@@ -370,6 +386,22 @@ mod tests {
     }
 
     proptest::proptest! {
+        #[test]
+        fn a_key_survives_its_id(job in ".{1,12}", labels in proptest::collection::vec((".{1,9}", ".{0,12}"), 0..4)) {
+            let key = GroupingKey::new(&job, labels);
+            let id = key.to_id();
+            proptest::prop_assert!(id.chars().all(|c| c.is_ascii_alphanumeric() || "-_".contains(c)), "{}", id);
+            proptest::prop_assert_eq!(GroupingKey::from_id(&id), Some(key));
+        }
+
+        #[test]
+        fn no_id_panics(id in "[A-Za-z0-9_-]{0,40}", text in "[/%a-f0-9jobü]{0,40}") {
+            let _ = GroupingKey::from_id(&id);
+            let encoded = BASE64.encode(text);
+            let key = GroupingKey::from_id(&encoded);
+            proptest::prop_assert!(key.is_none_or(|key| key.to_id() == encoded));
+        }
+
         #[test]
         fn a_key_survives_its_path(job in ".{1,12}", labels in proptest::collection::vec(("[a-z]{1,3}", ".{0,12}"), 0..4)) {
             let key = GroupingKey::new(&job, labels);

@@ -11,6 +11,7 @@ mod end_to_end;
 mod exposition;
 mod gateway;
 mod gateway_access;
+mod gateway_api;
 mod gateway_limits;
 mod gateway_promises;
 mod gateway_storage;

@@ -5,7 +5,7 @@
 set -eu
 cd "$(dirname "$0")/.."
 peers="$PWD/target/peers"
-done_mark="$peers/.done-7"
+done_mark="$peers/.done-8"
 [ -e "$done_mark" ] && exit 0
 
 as_root() { if [ "$(id -u)" = 0 ]; then "$@"; else sudo "$@"; fi; }
@@ -51,7 +51,7 @@ apt-get "$@" update >&2
 unpack "$peers/newest"
 rm -rf "$newest"
 
-python3 -m pip install --quiet --disable-pip-version-check --root-user-action=ignore --target "$peers/python" prometheus_client pyyaml >&2
+python3 -m pip install --quiet --disable-pip-version-check --root-user-action=ignore --target "$peers/python" prometheus_client pyyaml openapi-spec-validator >&2
 
 npm install --silent --no-audit --no-fund --no-save --prefix "$peers/node" prom-client@15 >&2
 cargo build --quiet --locked --release --manifest-path tests/clients/rust/Cargo.toml --target-dir "$peers/rust" >&2

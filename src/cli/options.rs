@@ -78,7 +78,7 @@ pub const RUN_OPTIONS: &[RunOption] = &[
     job("jitter", One("DURATION"), "Delays the start by up to this time, the same for this host and job each time [default: 0s]"),
     monitoring("schedule", One("CRON"), "When the job runs, five fields as in a crontab: tells when the next run is due"),
     monitoring("every", One("DURATION"), "How often the job runs: tells when the next run is due"),
-    monitoring("grace", One("DURATION"), "How late the next run may be before it is overdue [default: 0s]"),
+    monitoring("grace", One("DURATION"), "How late the next run may be before it is overdue [default: 5s]"),
     monitoring("ttl", One("DURATION"), "Series leave the gateway this long after the last push [default: the gateway's]"),
     monitoring("timezone", One("TZ"), "Time zone of --schedule, such as Europe/Berlin [default: the system's]"),
     job("output", One("inherit|on-failure|discard"), "What becomes of the command's output [default: inherit]"),

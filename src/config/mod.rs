@@ -304,12 +304,15 @@ fn start_delay(jitter: Duration, surroundings: &dyn Surroundings, key: &Grouping
     jitter.mul_f64(xxh3_64(name.as_bytes()) as f64 / u64::MAX as f64)
 }
 
+/// How late a run may be where nothing else is said: cron wakes up a little late, and the first push takes its time.
+const GRACE: Duration = Duration::from_secs(5);
+
 fn timetable(reader: &mut Reader<'_>) -> Timetable {
     Timetable {
         schedule: reader.any("schedule", values::text),
         timezone: reader.any("timezone", values::text),
         every: reader.one("every", values::duration_or_none).flatten(),
-        grace: reader.one("grace", values::duration).unwrap_or_default(),
+        grace: reader.one("grace", values::duration).unwrap_or(GRACE),
     }
 }
 

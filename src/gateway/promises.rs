@@ -62,7 +62,8 @@ impl Asked {
                     let (names, mut unique) = (asked.group_by.len(), asked.group_by.clone());
                     unique.sort();
                     unique.dedup();
-                    if unique.len() < names || !unique.iter().any(|name| name == JOB_LABEL) {
+                    let is_complete = unique.iter().any(|name| name == JOB_LABEL);
+                    if unique.len() < names || !is_complete || unique.iter().any(String::is_empty) {
                         return Err(bad(
                             "write names of labels, each once, and job among them: job,instance",
                         ));
@@ -235,6 +236,7 @@ mod tests {
             ("earlier_run=1,2", "the parameter earlier_run=\"1,2\": write ID,END,DURATION,EXIT,OUTCOME"),
             ("group_by=", "the parameter group_by=\"\": write names of labels"),
             ("group_by=instance", "the parameter group_by=\"instance\": write names of labels"),
+            ("group_by=job,", "the parameter group_by=\"job,\": write names of labels"),
             ("group_by=job,job", "the parameter group_by=\"job,job\": write names of labels, each once"),
             (&many, "the parameter earlier_run="),
         ] {

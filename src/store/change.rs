@@ -166,13 +166,18 @@ fn adopt_type(family: &mut MetricFamily, kind: MetricType) {
 
 /// Adds what is stored and not pushed; what is pushed comes in the place of what is stored.
 fn upsert(family: &mut MetricFamily, stored: MetricFamily) {
+    // A label without value is none.
+    let told_by = |metric: &Metric| {
+        let labels = metric.labels.iter().filter(|(_, value)| !value.is_empty());
+        Labels::from_pairs(labels)
+    };
     let mut pushed: HashMap<Labels, Vec<Metric>> = HashMap::new();
     let mut fresh = Vec::new();
     for metric in std::mem::take(&mut family.metrics) {
-        pushed.entry(metric.labels.clone()).or_default().push(metric);
+        pushed.entry(told_by(&metric)).or_default().push(metric);
     }
     for metric in stored.metrics {
-        match pushed.remove(&metric.labels) {
+        match pushed.remove(&told_by(&metric)) {
             Some(new) => fresh.extend(new),
             None => fresh.push(metric),
         }

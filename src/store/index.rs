@@ -73,8 +73,12 @@ impl Index {
 
     /// Whether another group differs from one of this key only in labels without value.
     pub(super) fn has_twin(&self, key: &GroupingKey, slot: Option<Slot>) -> bool {
-        let marks = GroupHash::new(&self.hash, Some(key.labels())).metric(MARK, std::iter::empty());
-        marks.filter_map(|mark| self.owner(mark)).any(|owner| Some(owner) != slot)
+        self.marks(key).filter_map(|mark| self.owner(mark)).any(|owner| Some(owner) != slot)
+    }
+
+    /// The fingerprints of the series that stands for a group, which no other group has.
+    pub(super) fn marks(&self, key: &GroupingKey) -> Fingerprints {
+        GroupHash::new(&self.hash, Some(key.labels())).metric(MARK, std::iter::empty())
     }
 
     /// The family that is exposed under an escaped name, and by how many groups.
@@ -92,7 +96,7 @@ impl Index {
     /// # Errors
     /// Where another group's labels differ only in labels without value: to Prometheus they are the same.
     pub(super) fn add_group(&mut self, slot: Slot, group: &Group) -> Result<(), Inconsistent> {
-        let fingerprints = self.of_group(group);
+        let fingerprints = self.marks(&group.key);
         if fingerprints.clone().any(|fingerprint| self.owner(fingerprint).is_some()) {
             return Err(check::duplicate(MARK, &Own::PushTime.metric(group, 0)));
         }
@@ -101,11 +105,7 @@ impl Index {
     }
 
     pub(super) fn remove_group(&mut self, group: &Group) {
-        self.of_group(group).for_each(|fingerprint| self.remove_series(fingerprint));
-    }
-
-    fn of_group(&self, group: &Group) -> Fingerprints {
-        GroupHash::new(&self.hash, Some(group.key.labels())).metric(MARK, std::iter::empty())
+        self.marks(&group.key).for_each(|fingerprint| self.remove_series(fingerprint));
     }
 
     /// The group that a series belongs to.

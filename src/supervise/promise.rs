@@ -15,7 +15,7 @@ const INTERVALS: u32 = 3;
 pub struct Terms {
     /// Time between pushes while the command runs; zero means only at start and end.
     pub push_interval: Duration,
-    /// How late the next run may be.
+    /// How late the next run may be heard of: it may be told to start later than it is due, too.
     pub grace: Duration,
     /// How long series stay after the last push.
     pub ttl: Option<Duration>,
@@ -24,8 +24,10 @@ pub struct Terms {
 impl Terms {
     /// As they are configured.
     pub fn of(config: &RunConfig) -> Self {
-        let delivery = &config.delivery;
-        Self { push_interval: delivery.push_interval, grace: config.timetable.grace, ttl: delivery.ttl }
+        let (delivery, control) = (&config.delivery, &config.control);
+        let lock_wait = control.lock.as_ref().map_or(Duration::ZERO, |_| control.lock_wait);
+        let grace = config.timetable.grace.saturating_add(control.start_delay).saturating_add(lock_wait);
+        Self { push_interval: delivery.push_interval, grace, ttl: delivery.ttl }
     }
 }
 

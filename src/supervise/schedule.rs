@@ -49,8 +49,14 @@ pub fn next_run(
         };
         return next.map(Some).map_err(|_| ScheduleError::Never(schedule.clone()));
     }
-    let every = timetable.every.and_then(|every| TimeDelta::from_std(every).ok());
-    Ok(every.and_then(|every| start.checked_add_signed(every)).map(|next| next.max(now)))
+    let every =
+        timetable.every.and_then(|every| i64::try_from(every.as_micros()).ok()).filter(|every| *every > 0);
+    // A run that takes longer leaves out those that were due meanwhile.
+    let next = |every: i64| {
+        let so_far = (now - start).num_microseconds().unwrap_or_default().max(0);
+        start.checked_add_signed(TimeDelta::microseconds((so_far / every + 1).saturating_mul(every)))
+    };
+    Ok(every.and_then(next))
 }
 
 fn parse(schedule: &str) -> Result<Cron, ScheduleError> {
@@ -157,7 +163,8 @@ mod tests {
         let start = time("2026-11-23T03:00:00Z");
         let next = |now| next_run(&timetable, start, time(now)).ok().flatten();
         assert_eq!(next("2026-11-23T03:10:00Z"), Some(time("2026-11-23T04:00:00Z")));
-        assert_eq!(next("2026-11-23T05:10:00Z"), Some(time("2026-11-23T05:10:00Z")));
+        assert_eq!(next("2026-11-23T05:10:00Z"), Some(time("2026-11-23T06:00:00Z")));
+        assert_eq!(next("2026-11-23T02:00:00Z"), Some(time("2026-11-23T04:00:00Z")));
         assert_eq!(next_run(&Timetable::default(), start, start).ok(), Some(None));
     }
 }

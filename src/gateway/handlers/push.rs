@@ -216,6 +216,7 @@ impl Reading {
         let groups = divided(self.inflated_families(body)?, &asked.group_by)?;
         let mut pushes = Vec::with_capacity(groups.len());
         for (key, families) in groups {
+            key.judge(self.names)?;
             identity.may(Scope::Push, Some(&key))?;
             self.check_labels(&key, &families)?;
             let rule = rules.of(&key);

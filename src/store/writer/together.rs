@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use super::{Judged, State};
 use crate::exposition::MetricType;
-use crate::exposition::check::{self, Exposed};
+use crate::exposition::check::{self, Exposed, Inconsistent};
 use crate::exposition::series::Fingerprint;
 use crate::store::group::{Place, Slot};
 use crate::store::index::Index;
@@ -16,29 +16,35 @@ impl State {
     /// Replaces several groups, each with a push that was judged by itself. Where that cannot be, nothing changes but the
     /// failure times of these groups.
     pub(in crate::store) fn push_together(&mut self, pushes: &mut [Push], judged: &[Judged]) -> Verdict {
-        if self.rules.quarantine {
-            self.take_out_groups(pushes);
-            return pushes.iter_mut().try_for_each(|push| self.push(push, &Ok(Vec::new())));
-        }
-        let all: Result<Vec<_>, _> = judged.iter().cloned().collect();
-        let verdict = all.map_err(StoreError::from).and_then(|series| {
-            self.judge_together(pushes, &series)?;
-            Ok(series)
-        });
+        self.judge_groups(pushes)?;
+        let verdict = if self.rules.quarantine {
+            // Every family is judged when it is about to be exposed.
+            pushes.iter().try_for_each(Push::without_timestamps).map(|()| None)
+        } else {
+            let all: Result<Vec<_>, _> = judged.iter().cloned().collect();
+            all.and_then(|series| self.judge_together(pushes, &series).map(|()| Some(series)))
+        };
         match verdict {
             Ok(series) => {
                 self.take_out_groups(pushes);
-                pushes.iter_mut().zip(&series).try_for_each(|(push, series)| self.apply(push, series))
+                let series_of = |at: usize| series.as_ref().map_or(&[][..], |series| &series[at]);
+                let mut pushes = pushes.iter_mut().enumerate();
+                pushes.try_for_each(|(at, push)| self.apply(push, series_of(at)))
             }
             Err(fault) => {
                 pushes.iter().for_each(|push| self.fail(&push.key, push.at.unix));
-                Err(fault)
+                // Who wants no checks is told of none.
+                if self.rules.quarantine { Ok(()) } else { Err(fault.into()) }
             }
         }
     }
 
     /// Makes pushes together that were answered for before the gateway ended.
     pub(in crate::store) fn push_together_again(&mut self, pushes: &mut [(Push, Judged)]) -> Verdict {
+        if pushes.iter().any(|(push, _)| push.without_timestamps().is_err()) {
+            pushes.iter().for_each(|(push, _)| self.fail(&push.key, push.at.unix));
+            return Ok(());
+        }
         let keys = pushes.iter().map(|(push, _)| push);
         let slots: Vec<_> = keys.filter_map(|push| self.slots.get(&push.key).copied()).collect();
         self.take_out_slots(&slots);
@@ -70,33 +76,43 @@ impl State {
         self.let_out(self.quarantine.touched_by(names));
     }
 
-    /// Judges pushes beside what is exposed by all other groups, and beside one another.
-    fn judge_together(&self, pushes: &[Push], series: &[Vec<Vec<Fingerprint>>]) -> Verdict {
-        let Some(first) = pushes.first() else { return Ok(()) };
-        let beyond = Beyond::new(self, pushes);
-        let groups = self.snapshot.len() + pushes.len() - beyond.slots.len();
-        if groups > self.rules.groups_max {
+    /// Judges whether there can be the groups that are pushed to: not too many, and none that is another one's twin.
+    fn judge_groups(&self, pushes: &[Push]) -> Verdict {
+        let slot = |push: &Push| self.slots.get(&push.key).copied();
+        let new = pushes.iter().filter(|push| slot(push).is_none()).count();
+        if new > 0 && self.snapshot.len() + new > self.rules.groups_max {
             return Err(StoreError::TooManyGroups(self.snapshot.len()));
         }
         let mut seen = HashSet::new();
-        for (push, series) in pushes.iter().zip(series) {
-            if self.index.has_twin(&push.key, self.slots.get(&push.key).copied()) {
+        for push in pushes {
+            let is_unique = self.index.marks(&push.key).all(|mark| seen.insert(mark));
+            if !is_unique || self.index.has_twin(&push.key, slot(push)) {
                 let group = crate::store::Group::new(push.key.clone(), push.at.unix, 0);
                 return Err(check::duplicate("push_time_seconds", &Own::PushTime.metric(&group, 0)).into());
             }
+        }
+        Ok(())
+    }
+
+    /// Judges pushes beside what is exposed by all other groups, and beside one another.
+    fn judge_together(&self, pushes: &[Push], series: &[Vec<Vec<Fingerprint>>]) -> Result<(), Inconsistent> {
+        let Some(first) = pushes.first() else { return Ok(()) };
+        let beyond = Beyond::new(self, pushes);
+        let mut seen = HashSet::new();
+        for (push, series) in pushes.iter().zip(series) {
             let families = push.families.iter().zip(series.iter().map(Vec::as_slice));
             check::beside(families.clone(), push.key.labels(), &beyond, self.hash())?;
             for (family, series) in families {
                 if let Some(metric) = family.metrics.first()
                     && !series.iter().all(|series| seen.insert(*series))
                 {
-                    return Err(check::duplicate(&family.name, metric).into());
+                    return Err(check::duplicate(&family.name, metric));
                 }
             }
         }
         // Names and types, among one another.
         let all = pushes.iter().flat_map(|push| &push.families).map(|family| (family, &[][..]));
-        Ok(check::beside(all, first.key.labels(), &beyond, self.hash())?)
+        check::beside(all, first.key.labels(), &beyond, self.hash())
     }
 }
 
