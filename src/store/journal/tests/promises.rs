@@ -1,5 +1,9 @@
 //! What was promised is kept over restarts.
 
+use std::fmt::Write as _;
+
+use proptest::prelude::*;
+
 use super::*;
 use crate::store::GroupState;
 
@@ -67,4 +71,118 @@ fn make_snapshot(store: &Store, path: &Path) {
         make(store, push(PushMode::ReplaceGroup, "other", "other 1\n", number));
     }
     panic!("there is no snapshot");
+}
+
+/// Something that happens to one of a few groups.
+#[derive(Debug, Clone)]
+enum Step {
+    Push { mode: u8, job: u8, body: Vec<(u8, u8, u8)>, ttl: Option<u8>, expect: Option<u8>, run: Option<u8> },
+    Together { jobs: Vec<u8>, body: Vec<(u8, u8, u8)> },
+    Delete(Vec<u8>),
+    Pass(u8),
+    Restart,
+}
+
+fn steps() -> impl Strategy<Value = Step> {
+    let body = || prop::collection::vec((0..4_u8, 0..3_u8, 0..4_u8), 0..4);
+    let length = || prop::option::of(prop::sample::select(vec![0_u8, 1, 3, 20]));
+    let push = (0..3_u8, 0..6_u8, body(), length(), length(), prop::option::of(0..5_u8));
+    prop_oneof![
+        8 => push.prop_map(|(mode, job, body, ttl, expect, run)| Step::Push { mode, job, body, ttl, expect, run }),
+        2 => (prop::collection::vec(0..6_u8, 1..4), body()).prop_map(|(jobs, body)| Step::Together { jobs, body }),
+        1 => prop::collection::vec(0..6_u8, 0..3).prop_map(Step::Delete),
+        3 => (0..8_u8).prop_map(Step::Pass),
+        1 => Just(Step::Restart),
+    ]
+}
+
+/// A text whose families contradict others now and then.
+fn text_of(body: &[(u8, u8, u8)]) -> String {
+    let mut text = String::new();
+    for (at, (name, label, value)) in body.iter().enumerate() {
+        if body[..at].iter().all(|(other, ..)| other != name) {
+            let kind = if *name == 3 && *value == 0 { "counter" } else { "gauge" };
+            writeln!(text, "# TYPE m{name} {kind}").expect("it grows");
+        }
+        writeln!(text, "m{name}{{l=\"{label}\"}} {value}").expect("it grows");
+    }
+    text
+}
+
+fn change_of(step: &Step, now: i64) -> Option<Change> {
+    let job = |job: &u8| format!("job{job}");
+    let wish = |seconds: Option<u8>| Wish::new(seconds.map(|s| Duration::from_secs(s.into())), None);
+    Some(match step {
+        Step::Push { mode, job: of, body, ttl, expect, run } => {
+            let modes = [PushMode::ReplaceGroup, PushMode::ReplaceFamilies, PushMode::ReplaceMetrics];
+            let mut push = raw(modes[usize::from(*mode)], &job(of), &text_of(body), now);
+            push.wishes = Wishes { ttl: wish(*ttl), expect: wish(*expect) };
+            push.runs = run.iter().filter_map(|id| Run::parse(&format!("{id},5,0.5,0,success"))).collect();
+            Change::Push(push)
+        }
+        Step::Together { jobs, body } => {
+            let mut jobs = jobs.clone();
+            jobs.sort_unstable();
+            jobs.dedup();
+            let push = |of: &u8| raw(PushMode::ReplaceGroup, &job(of), &text_of(body), now);
+            Change::Together(jobs.iter().map(push).collect())
+        }
+        Step::Delete(jobs) => Change::Delete(jobs.iter().map(|of| key(&job(of))).collect()),
+        Step::Pass(_) | Step::Restart => return None,
+    })
+}
+
+/// Everything that is known about groups.
+fn known(store: &Store) -> Vec<String> {
+    let snapshot = store.snapshot();
+    let mut known: Vec<String> = exposed(store).lines().map(str::to_owned).collect();
+    known.extend(snapshot.groups().map(|group| {
+        let runs = group.runs().map(|runs| runs.last().copied().collect::<Vec<_>>());
+        format!("{:?} {:?} {} {runs:?}", group.key, group.state(), group.is_expired())
+    }));
+    known.sort();
+    known
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(40))]
+    /// Whatever has happened, a restart changes nothing, and what falls due afterwards does so as it would have without it.
+    #[test]
+    fn a_restart_changes_nothing(all in prop::collection::vec(steps(), 1..60), quarantine in any::<bool>()) {
+        const SECOND: i64 = 1_000_000_000;
+        let directory = tempfile::tempdir().expect("a directory");
+        let settings = || {
+            let mut settings = Settings { retention: Duration::from_secs(10), ..settings() };
+            settings.rules.quarantine = quarantine;
+            settings
+        };
+        let moment = |now: i64| Moment { unix: UnixNanos(now), steady: SteadyNanos(now) };
+        let open = |now: i64| {
+            Store::open(settings(), &storage(directory.path()), moment(now)).expect("it is whole")
+        };
+        let (mut now, mut store, without) = (100 * SECOND, open(100 * SECOND), Store::new(settings()));
+        for step in all.iter().chain([&Step::Restart, &Step::Pass(7), &Step::Restart]) {
+            now += SECOND / 10;
+            for store in [&store, &without] {
+                if let Some(change) = change_of(step, now) {
+                    let _ = store.make(change);
+                }
+            }
+            match step {
+                Step::Pass(seconds) => {
+                    now += i64::from(*seconds) * SECOND;
+                    for store in [&store, &without] {
+                        while store.let_fall_due(SteadyNanos(now)) {}
+                    }
+                }
+                Step::Restart => {
+                    drop(store);
+                    store = open(now);
+                    while without.let_fall_due(SteadyNanos(now)) {}
+                }
+                _ => {}
+            }
+            prop_assert_eq!(known(&store), known(&without), "after {:?}", step);
+        }
+    }
 }
