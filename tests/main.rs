@@ -4,6 +4,7 @@
 #![allow(missing_docs, reason = "what a test does is in its name")]
 
 mod acceptance;
+mod alerts;
 mod clients;
 mod drop_in;
 mod edge_cases;

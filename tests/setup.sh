@@ -1,11 +1,11 @@
 #!/bin/sh
-# Fetches what the tests start: Prometheus, Pushgateway and node exporter as Debian packages, of this release and of the
-# newest one, unpacked beside the system's (nothing is started, nothing is replaced), and client libraries.
+# Fetches what the tests start: Prometheus, Alertmanager, Pushgateway and node exporter as Debian packages, of this release
+# and of the newest one, unpacked beside the system's (nothing is started, nothing is replaced), and client libraries.
 # Everything goes to target/peers. Needs a Debian or Ubuntu with apt; asks for root only to refresh or install packages.
 set -eu
 cd "$(dirname "$0")/.."
 peers="$PWD/target/peers"
-done_mark="$peers/.done-8"
+done_mark="$peers/.done-9"
 [ -e "$done_mark" ] && exit 0
 
 as_root() { if [ "$(id -u)" = 0 ]; then "$@"; else sudo "$@"; fi; }
@@ -34,7 +34,7 @@ unpack() {
 
 # APT's sandbox user may not write here; the download is checked all the same.
 (cd "$peers/download" && apt-get download -q -o APT::Sandbox::User=root \
-    prometheus prometheus-pushgateway prometheus-node-exporter >&2)
+    prometheus prometheus-pushgateway prometheus-node-exporter prometheus-alertmanager >&2)
 unpack "$peers/release"
 
 # The newest versions come from Debian's testing suite, by the mirror that this machine uses already. They are Go programs
@@ -47,7 +47,7 @@ echo "deb [signed-by=/usr/share/keyrings/debian-archive-keyring.gpg] $mirror tes
 set -- -q -o Dir::Etc::sourcelist="$newest/sources.list" -o Dir::Etc::sourceparts=- -o Dir::State::lists="$newest/lists" \
     -o Dir::Cache="$newest" -o APT::Sandbox::User=root
 apt-get "$@" update >&2
-(cd "$peers/download" && apt-get "$@" download prometheus prometheus-pushgateway >&2)
+(cd "$peers/download" && apt-get "$@" download prometheus prometheus-pushgateway promtool >&2)
 unpack "$peers/newest"
 rm -rf "$newest"
 

@@ -1,5 +1,5 @@
 //! Builders for what the tests start, and ways to wait for what they expect. Nothing is mocked: gateways, Prometheus,
-//! Pushgateways and node exporter are the real ones, on free ports of the loopback interface.
+//! Alertmanager, Pushgateways and node exporter are the real ones, on free ports of the loopback interface.
 
 #![allow(dead_code, reason = "every test file uses some of it")]
 
@@ -71,6 +71,11 @@ pub fn gateway() -> Gateway {
 /// Starts a gateway on an address.
 pub fn gateway_at(address: &str) -> Gateway {
     start_gateway(&["--web.listen-address", address])
+}
+
+/// The same with more flags.
+pub fn gateway_at_with(address: &str, flags: &[&str]) -> Gateway {
+    start_gateway(&[&["--web.listen-address", address], flags].concat())
 }
 
 /// Starts a gateway on a free port with more flags.

@@ -18,7 +18,7 @@ pub enum Suite {
     Newest,
 }
 
-fn program(suite: Suite, name: &str) -> PathBuf {
+pub fn program(suite: Suite, name: &str) -> PathBuf {
     let suite = match suite {
         Suite::Release => "release",
         Suite::Newest => "newest",
@@ -111,16 +111,53 @@ pub fn prometheus_with(suite: Suite, target: &str, flags: &[&str]) -> Server {
 
 /// The same, scraping every so many seconds; each scrape may take as long.
 pub fn prometheus_every(seconds: u32, suite: Suite, target: &str, flags: &[&str]) -> Server {
+    start_prometheus(suite, &scraping(seconds, target), temporary_directory(), flags)
+}
+
+/// A real Prometheus that scrapes one server and judges rules every second, and tells an Alertmanager.
+pub fn prometheus_with_rules(suite: Suite, target: &str, rules: &str, alertmanager: &Server) -> Server {
     let directory = temporary_directory();
-    let (host, _) = http::split(target);
+    fs::write(directory.path().join("rules.yml"), rules).expect("writable");
+    let (host, _) = http::split(&alertmanager.url);
     let config = format!(
-        "global: {{scrape_interval: {seconds}s, scrape_timeout: {seconds}s}}\nscrape_configs:\n- job_name: pushed\n  honor_labels: true\n  \
-         static_configs: [{{targets: ['{host}']}}]\n"
+        "{}rule_files: [rules.yml]\nalerting: {{alertmanagers: [{{static_configs: [{{targets: ['{host}']}}]}}]}}\n",
+        scraping(1, target)
     );
+    start_prometheus(suite, &config, directory, &[])
+}
+
+fn scraping(seconds: u32, target: &str) -> String {
+    let (host, _) = http::split(target);
+    format!(
+        "global: {{scrape_interval: {seconds}s, scrape_timeout: {seconds}s, evaluation_interval: {seconds}s}}\n\
+         scrape_configs:\n- job_name: pushed\n  honor_labels: true\n  static_configs: [{{targets: ['{host}']}}]\n"
+    )
+}
+
+fn start_prometheus(suite: Suite, config: &str, directory: tempfile::TempDir, flags: &[&str]) -> Server {
     fs::write(directory.path().join("prometheus.yml"), config).expect("writable");
     let port = free_port();
     let mut command = Command::new(program(suite, "prometheus"));
     command.args(["--config.file=prometheus.yml", "--storage.tsdb.path=data"]).args(flags);
+    command.arg(format!("--web.listen-address=127.0.0.1:{port}"));
+    serve(&mut command, port, directory, "/-/ready")
+}
+
+/// A real Alertmanager that sends each alert by itself, and at once.
+pub fn alertmanager(webhook: &str) -> Server {
+    let directory = temporary_directory();
+    let config = format!(
+        "route: {{receiver: webhook, group_by: ['...'], group_wait: 0s, group_interval: 1s, repeat_interval: 1h}}\n\
+         receivers: [{{name: webhook, webhook_configs: [{{url: '{webhook}'}}]}}]\n"
+    );
+    fs::write(directory.path().join("alertmanager.yml"), config).expect("writable");
+    let port = free_port();
+    // Debian's looks for its templates below /usr/share only, so that is shown to it, and to nobody else, as in its package.
+    let share = project().join("target/peers/release/usr/share");
+    let mut command = Command::new("unshare");
+    command.args(["--map-root-user", "--mount", "sh", "-c", "mount --bind \"$0\" /usr/share && exec \"$@\""]);
+    command.arg(share).arg(program(Suite::Release, "prometheus-alertmanager"));
+    command.args(["--config.file=alertmanager.yml", "--storage.path=data", "--cluster.listen-address="]);
     command.arg(format!("--web.listen-address=127.0.0.1:{port}"));
     serve(&mut command, port, directory, "/-/ready")
 }
