@@ -61,6 +61,20 @@ fn series_go_and_push_times_stay_for_a_while() {
     assert!(is_exposed(&gateway, "x") && !gateway.scrape().contains("push_up{"), "nothing is left of it");
 }
 
+/// As people type it: `curl -g` sends all of it as it is.
+#[test]
+fn selectors_may_be_typed_as_they_are() {
+    let gateway = gateway();
+    for job in ["x", "y"] {
+        accepted(&format!("{}/metrics/job/{job}", gateway.url), "m 1\n");
+    }
+    let mut curl = Command::new("curl");
+    curl.args(["-gsfX", "DELETE"]).arg(format!("{}/api/v1/groups?match[]={{job=\"x\"}}", gateway.url));
+    let output = curl.output().expect("curl is there");
+    assert!(String::from_utf8_lossy(&output.stdout).contains("\"deleted\":1"), "{output:?}");
+    assert!(group(&gateway, "x").is_none() && group(&gateway, "y").is_some());
+}
+
 #[test]
 fn flags_say_what_holds_where_nothing_is_asked_for() {
     let gateway =

@@ -8,6 +8,7 @@ pub mod access;
 mod body;
 pub mod encoding;
 mod error;
+mod first_line;
 mod handlers;
 pub mod listen;
 mod load;

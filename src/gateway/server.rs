@@ -19,6 +19,7 @@ use tracing::{Level, debug, error, info, warn};
 
 use super::access::{Access, Identity, Rules, Scope};
 use super::error::Failure;
+use super::first_line::FirstLine;
 use super::handlers::{Answer, admin, api_v1, empty, groups, page, push, scrape};
 use super::listen::{Accepted, Listener, Stream};
 use super::load::{HeldBytes, Load, Served};
@@ -163,7 +164,7 @@ async fn connection(shared: Arc<Shared>, accepted: Accepted, place: Place, watch
             Err(_) => return debug!("TLS handshake did not end in time"),
         },
     };
-    let mut stream = TimeoutStream::new(stream);
+    let mut stream = TimeoutStream::new(FirstLine::new(stream));
     stream.set_write_timeout(Some(shared.limits.idle_time));
     let header_bytes = shared.limits.header_bytes;
     let idle_time = shared.limits.idle_time;
