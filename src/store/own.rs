@@ -184,3 +184,25 @@ impl OwnNames {
         Own::ALL.iter().any(|own| self.name(*own) == name)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::grouping::GroupingKey;
+    use crate::store::{Run, UnixNanos};
+
+    #[test]
+    fn a_label_of_the_group_takes_no_others_place() {
+        let exposed = |label: &str| {
+            let key = GroupingKey::new("x", [(label, "1")]);
+            let mut runs = Runs::default();
+            runs.add(&Run::parse("1,2,3,0,success").expect("a run"));
+            let group = Group { runs: Some(Arc::new(runs)), ..Group::new(key, UnixNanos(1), 1) };
+            Face::of(&group).families().collect::<Vec<_>>()
+        };
+        let times = [Own::PushTime, Own::PushFailureTime];
+        assert_eq!(exposed("zone"), [&times[..], &[Own::Runs, Own::RunDurations]].concat());
+        assert_eq!(exposed("outcome"), [&times[..], &[Own::RunDurations]].concat());
+        assert_eq!(exposed("le"), [&times[..], &[Own::Runs]].concat());
+    }
+}

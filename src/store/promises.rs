@@ -169,7 +169,8 @@ impl Promises {
 
 /// When to look at which group.
 ///
-/// A group has one entry that counts, and it is never too late. A push mostly moves a deadline on, and then the entry stays as
+/// A group has one entry that counts, and it is never too late. (One that is left of a group that has gone is another look at
+/// whoever has its slot then.) A push mostly moves a deadline on, and then the entry stays as
 /// it is: when its time has come the group is looked at, and put in again. So a push costs nothing here, mostly, and a group
 /// that is pushed all the time one look for each length of its promises.
 #[derive(Debug, Default)]
@@ -200,13 +201,6 @@ impl Deadlines {
         let is_first = self.next().is_none_or(|next| at < next);
         self.entries.push(Reverse((at, slot)));
         is_first
-    }
-
-    /// A group is not looked at any more.
-    pub(super) fn disarm(&mut self, slot: Slot) {
-        if let Some(armed) = self.armed.get_mut(slot as usize) {
-            *armed = None;
-        }
     }
 
     /// When to look next.

@@ -277,7 +277,6 @@ impl State {
 
     fn delete(&mut self, key: &GroupingKey) {
         let Some(slot) = self.slots.remove(key) else { return };
-        self.deadlines.disarm(slot);
         self.snapshot.turn(slot, Face::of(self.snapshot.group(slot)), Face::default());
         let mut group = self.take_group(slot);
         self.failed_groups = self.failed_groups.saturating_sub(usize::from(!group.has_succeeded()));
