@@ -26,7 +26,7 @@
 //!             grouping ─► exposition          import nothing of ours above them
 //! ```
 //!
-//! `tools` are commands beside the faces, such as `jobmon spool`. `logging` is started by `main` and used through `tracing`;
+//! `run` has the words that both faces have for the end of a run. `tools` are commands beside the faces, such as `jobmon spool`. `logging` is started by `main` and used through `tracing`;
 //! `config` knows where reports go ([`deliver::Target`]).
 //!
 //! # How data flows
@@ -64,7 +64,7 @@
 //!
 //! # Modules, in reading order
 //!
-//! [`exposition`], [`grouping`], [`cli`], [`config`], [`supervise`], [`deliver`], [`store`], [`gateway`], [`tools`],
+//! [`exposition`], [`grouping`], [`run`], [`cli`], [`config`], [`supervise`], [`deliver`], [`store`], [`gateway`], [`tools`],
 //! [`logging`].
 
 pub mod cli;
@@ -74,6 +74,7 @@ pub mod exposition;
 pub mod gateway;
 pub mod grouping;
 pub mod logging;
+pub mod run;
 pub mod store;
 pub mod supervise;
 pub mod tools;

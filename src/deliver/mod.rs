@@ -19,7 +19,7 @@ mod textfile;
 pub use access::{Access, Proxy, ProxyError};
 pub use courier::{Courier, Sinks};
 pub use flush::{Flushed, flush};
-pub use promises::{Expect, Promise, RunOutcome, RunRecord};
+pub use promises::{Expect, Promise, RunRecord};
 pub use spool::{Entry, Spool, SpoolPlace};
 pub use target::Target;
 

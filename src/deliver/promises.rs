@@ -8,6 +8,8 @@ use percent_encoding::{NON_ALPHANUMERIC, utf8_percent_encode};
 use reqwest::Url;
 use serde::{Deserialize, Serialize};
 
+use crate::run::RunOutcome;
+
 /// How many earlier runs a push tells of: a query of more than 8 KiB would be too long for many a proxy.
 const EARLIER_MAX: usize = 60;
 /// A push that is due at once, or was, is given this time.
@@ -55,37 +57,6 @@ pub struct RunRecord {
     pub exit_code: u8,
     /// How it ended.
     pub outcome: RunOutcome,
-}
-
-/// How a run ended, as it is counted.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "lowercase")]
-pub enum RunOutcome {
-    /// Well.
-    Success,
-    /// Not well, for no reason that stands below.
-    Failure,
-    /// Its time was up.
-    Timeout,
-    /// A signal killed the command, or ended the run while there was none.
-    Signal,
-    /// The kernel killed the command for want of memory.
-    Oom,
-    /// It was left out.
-    Skipped,
-}
-
-impl RunOutcome {
-    fn name(self) -> &'static str {
-        match self {
-            Self::Success => "success",
-            Self::Failure => "failure",
-            Self::Timeout => "timeout",
-            Self::Signal => "signal",
-            Self::Oom => "oom",
-            Self::Skipped => "skipped",
-        }
-    }
 }
 
 impl Promise {

@@ -400,8 +400,9 @@ fn split_line(bytes: &[u8]) -> Option<(&[u8], &[u8])> {
 
 #[cfg(test)]
 mod tests {
-    use super::super::{Expect, RunOutcome, RunRecord};
+    use super::super::{Expect, RunRecord};
     use super::*;
+    use crate::run::RunOutcome;
 
     fn entry(job: &str, at_micros: i64, text: &str) -> Entry {
         Entry {

@@ -48,7 +48,7 @@ use journal::Journal;
 pub use journal::{Damage, Storage, StorageError};
 pub use own::{Own, OwnNames};
 pub use promises::{Due, Moment, SteadyNanos, Wish, Wishes};
-pub use runs::{RUNS_MAX, Run, RunId, RunOutcome, Runs};
+pub use runs::{RUNS_MAX, Run, RunId, Runs};
 pub use snapshot::Snapshot;
 use writer::State;
 

@@ -4,9 +4,10 @@
 use std::sync::Arc;
 
 use super::group::Group;
-use super::runs::{RunOutcome, Runs};
+use super::runs::Runs;
 use crate::exposition::series::completed;
 use crate::exposition::{Labels, Metric, MetricFamily, MetricType, Value};
+use crate::run::RunOutcome;
 
 /// A family that the store itself exposes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

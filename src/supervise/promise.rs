@@ -5,7 +5,8 @@ use std::time::Duration;
 use super::outcome::Outcome;
 use super::report::{End, Facts};
 use crate::config::RunConfig;
-use crate::deliver::{About, Expect, Promise, RunOutcome, RunRecord};
+use crate::deliver::{About, Expect, Promise, RunRecord};
+use crate::run::RunOutcome;
 
 /// A push of a run's progress that does not come after so many intervals will not come any more.
 const INTERVALS: u32 = 3;

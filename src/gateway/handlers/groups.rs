@@ -14,7 +14,8 @@ use crate::gateway::error::Failure;
 use crate::gateway::peer::Peer;
 use crate::gateway::server::Shared;
 use crate::grouping::{GroupingKey, Selector};
-use crate::store::{Change, Group, GroupState, Run, RunOutcome, Runs, Snapshot, UnixNanos};
+use crate::run::RunOutcome;
+use crate::store::{Change, Group, GroupState, Run, Runs, Snapshot, UnixNanos};
 
 /// Groups in one answer, where nothing else is asked for.
 const LIMIT: usize = 100;

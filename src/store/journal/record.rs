@@ -8,10 +8,11 @@ use prost::Message as _;
 use crate::exposition::series::{Fingerprint, GroupHash, SeriesHash};
 use crate::exposition::{Limits, MetricFamily, protobuf};
 use crate::grouping::{GroupingKey, JOB_LABEL};
+use crate::run::RunOutcome;
 use crate::store::group::{Group, StoredFamily, UnixNanos};
 use crate::store::own::OwnNames;
 use crate::store::promises::{Due, Moment, Promises, Term, Wish, Wishes};
-use crate::store::runs::{Durations, Run, RunId, RunOutcome, Runs};
+use crate::store::runs::{Durations, Run, RunId, Runs};
 use crate::store::writer::Judged;
 use crate::store::{Change, Push, PushMode};
 
