@@ -18,7 +18,9 @@ trap cleanup EXIT
 trap 'exit 130' INT TERM
 
 echo "== starting a gateway"
-"$jobmon" gateway --web.listen-address=127.0.0.1:0 2> "$state/gateway.log" &
+# It is there before anybody looks into it.
+: > "$state/gateway.log"
+"$jobmon" gateway --web.listen-address=127.0.0.1:0 2>> "$state/gateway.log" &
 gateway=$!
 address=
 tries=0
