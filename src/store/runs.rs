@@ -9,8 +9,11 @@ use crate::exposition::family::{Bucket, Count, Histogram, NativeBuckets, NativeH
 use crate::exposition::{MetricFamily, Value};
 use crate::run::RunOutcome;
 
-/// Runs of a group that are known one by one.
+/// Runs of a group that are shown one by one, and earlier ones that one push may tell of.
 pub const RUNS_MAX: usize = 60;
+/// Runs of a group that are told from new ones: more than one push tells of, or none of them would count once when it comes
+/// twice; and as many again for what other machines push meanwhile.
+const KNOWN_MAX: usize = 2 * (RUNS_MAX + 1);
 /// Longer than anything runs (a century, in seconds); what says otherwise is no duration.
 const DURATION_SECONDS_MAX: f64 = 3.2e9;
 /// Upper bounds of the classic buckets of run durations, in seconds.
@@ -136,8 +139,8 @@ fn exit_code(value: f64) -> Option<u8> {
 pub struct Runs {
     /// The last ones, as they became known.
     last: VecDeque<Run>,
-    /// When one was last skipped, in seconds since 1970.
-    pub(super) last_skip_seconds: f64,
+    /// Those that were last skipped. They may be many while one run goes on, and drive none of the others out.
+    skips: VecDeque<RunId>,
     /// By [`RunOutcome::ALL`].
     counts: [u64; RunOutcome::ALL.len()],
     durations: Durations,
@@ -147,31 +150,28 @@ impl Runs {
     /// Those of a snapshot.
     pub(super) fn restored(
         last: Vec<Run>,
-        last_skip_seconds: f64,
+        skips: Vec<RunId>,
         counts: [u64; RunOutcome::ALL.len()],
         durations: Durations,
     ) -> Self {
-        Self { last: last.into(), last_skip_seconds, counts, durations }
+        Self { last: last.into(), skips: skips.into(), counts, durations }
     }
 
     /// Takes a run in, unless it is known. Returns whether it was not.
     pub fn add(&mut self, run: &Run) -> bool {
-        let is_new = if run.outcome == RunOutcome::Skipped {
-            run.end_seconds > self.last_skip_seconds
+        let is_known = if run.outcome == RunOutcome::Skipped {
+            self.skips.contains(&run.id)
         } else {
-            self.last.iter().all(|known| known.id != run.id)
+            self.last.iter().any(|known| known.id == run.id)
         };
-        if !is_new {
+        if is_known {
             return false;
         }
         self.counts[run.outcome.place()] += 1;
         if run.outcome == RunOutcome::Skipped {
-            self.last_skip_seconds = run.end_seconds;
+            remember(&mut self.skips, run.id);
         } else {
-            if self.last.len() == RUNS_MAX {
-                self.last.pop_front();
-            }
-            self.last.push_back(*run);
+            remember(&mut self.last, *run);
             self.durations.add(run.duration_seconds);
         }
         true
@@ -179,7 +179,17 @@ impl Runs {
 
     /// The last ones, as they became known; none that was skipped.
     pub fn last(&self) -> impl DoubleEndedIterator<Item = &Run> + ExactSizeIterator {
+        self.last.range(self.last.len().saturating_sub(RUNS_MAX)..)
+    }
+
+    /// All that are told from new ones, as they became known; none that was skipped.
+    pub(super) fn known(&self) -> impl Iterator<Item = &Run> {
         self.last.iter()
+    }
+
+    /// Those that were last skipped, as they became known.
+    pub(super) fn skips(&self) -> impl Iterator<Item = &RunId> {
+        self.skips.iter()
     }
 
     /// How many runs ended so.
@@ -196,6 +206,14 @@ impl Runs {
     pub(super) fn total(&self) -> u64 {
         self.counts.iter().sum()
     }
+}
+
+/// Remembers one more, and forgets the first one where there are too many.
+fn remember<T>(known: &mut VecDeque<T>, new: T) {
+    if known.len() == KNOWN_MAX {
+        known.pop_front();
+    }
+    known.push_back(new);
 }
 
 /// A histogram of durations, in classic and in native buckets.
@@ -315,9 +333,22 @@ mod tests {
         assert_eq!((runs.last().len(), runs.count(RunOutcome::Failure), runs.total()), (60, 100, 100));
         assert_eq!(runs.last().next_back().map(|run| run.id), Some(RunId(99)));
         assert!(runs.add(&run(1, 6.0, RunOutcome::Skipped)));
-        assert!(!runs.add(&run(2, 6.0, RunOutcome::Skipped)), "it is told by its time");
-        assert!(runs.add(&run(2, 7.0, RunOutcome::Skipped)));
+        assert!(!runs.add(&run(1, 6.0, RunOutcome::Skipped)));
+        // A clock that was ahead once hides none of those that come then.
+        assert!(runs.add(&run(2, 5.0, RunOutcome::Skipped)));
         assert_eq!((runs.last().len(), runs.count(RunOutcome::Skipped), runs.total()), (60, 2, 102));
+    }
+
+    #[test]
+    fn a_push_of_as_many_runs_as_there_may_be_counts_them_once_however_often_it_comes() {
+        let (mut runs, pushed) = (Runs::default(), RUNS_MAX as u128 + 1);
+        for other in 0..3 {
+            (0..pushed).for_each(|id| drop(runs.add(&run(id, 5.0, RunOutcome::Success))));
+            // So many others may come between.
+            (0..20).for_each(|id| drop(runs.add(&run(1000 + 100 * other + id, 5.0, RunOutcome::Failure))));
+        }
+        assert_eq!((runs.count(RunOutcome::Success), runs.count(RunOutcome::Failure)), (61, 60));
+        assert_eq!((runs.last().len(), runs.known().count()), (RUNS_MAX, 121));
     }
 
     #[test]

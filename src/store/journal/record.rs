@@ -144,8 +144,6 @@ struct PromisesEntry {
 struct RunsEntry {
     #[prost(message, repeated, tag = "1")]
     last: Vec<RunEntry>,
-    #[prost(double, tag = "2")]
-    last_skip_seconds: f64,
     /// How many ended so, by the names of outcomes.
     #[prost(btree_map = "string, uint64", tag = "3")]
     counts: BTreeMap<String, u64>,
@@ -158,6 +156,9 @@ struct RunsEntry {
     zero: u64,
     #[prost(btree_map = "sint32, uint64", tag = "7")]
     native: BTreeMap<i32, u64>,
+    /// Ids of those that were last skipped, 16 bytes each.
+    #[prost(bytes = "vec", repeated, tag = "8")]
+    skips: Vec<Vec<u8>>,
 }
 
 #[derive(Clone, PartialEq, prost::Message)]
@@ -314,8 +315,8 @@ fn runs_entry(runs: &Runs) -> RunsEntry {
     let counts = RunOutcome::ALL.map(|outcome| (outcome.name().to_owned(), runs.count(outcome)));
     let classic = Durations::bounds().zip(durations.classic).map(|(bound, count)| (bound.to_string(), count));
     RunsEntry {
-        last: runs.last().map(run_entry).collect(),
-        last_skip_seconds: runs.last_skip_seconds,
+        last: runs.known().map(run_entry).collect(),
+        skips: runs.skips().map(|id| id.0.to_be_bytes().to_vec()).collect(),
         counts: counts.into_iter().filter_map(counted).collect(),
         sum_seconds: durations.sum_seconds,
         classic: classic.filter_map(counted).collect(),
@@ -467,9 +468,13 @@ impl Reader {
     }
 }
 
+fn run_id(bytes: Vec<u8>) -> Option<RunId> {
+    Some(RunId(u128::from_be_bytes(bytes.try_into().ok()?)))
+}
+
 fn run(entry: RunEntry) -> Option<Run> {
     Some(Run {
-        id: RunId(u128::from_be_bytes(entry.id.try_into().ok()?)),
+        id: run_id(entry.id)?,
         end_seconds: entry.end_seconds,
         duration_seconds: entry.duration_seconds,
         exit_code: u8::try_from(entry.exit_code).ok()?,
@@ -479,7 +484,8 @@ fn run(entry: RunEntry) -> Option<Run> {
 
 fn runs(entry: RunsEntry) -> Option<Runs> {
     let last = entry.last.into_iter().map(run).collect::<Option<_>>()?;
+    let skips = entry.skips.into_iter().map(run_id).collect::<Option<_>>()?;
     let count = |outcome: RunOutcome| entry.counts.get(outcome.name()).copied().unwrap_or_default();
     let durations = Durations::restored(entry.sum_seconds, &entry.classic, entry.zero, entry.native)?;
-    Some(Runs::restored(last, entry.last_skip_seconds, RunOutcome::ALL.map(count), durations))
+    Some(Runs::restored(last, skips, RunOutcome::ALL.map(count), durations))
 }
