@@ -877,6 +877,9 @@ fn nonsense_parameters_are_named() {
         ("GET", "/api/v1/groups?match[]=up", "match[]"),
         ("GET", "/api/v1/groups?match[]={job=~%22(%22}", "match[]"),
         ("DELETE", "/api/v1/groups?match[]={job=%22x%22}&dry_run=perhaps", "dry_run"),
+        ("DELETE", "/api/v1/groups?match[]={job=%22x%22}&dryrun=1", "dryrun"),
+        ("DELETE", "/api/v1/groups?match[]={job=~%22x)|(?:.*%22}", "match[]"),
+        ("GET", &format!("/api/v1/groups?{}", "match[]={job=~%22x%22}&".repeat(17)), "match[]"),
     ] {
         let text = gateway.refused(400, method, path, "m{job=\"x\"} 1\n");
         let text = if path.starts_with(groups) {

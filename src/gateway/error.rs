@@ -60,6 +60,10 @@ pub(super) enum Failure {
         "the labels of the group, once for each series, are larger than {0} bytes, see --limit.push-label-size"
     )]
     GroupLabelsTooLarge(usize),
+    #[error(
+        "the labels of the group are larger than {0} bytes, so that no URL could name it, see --limit.header-size"
+    )]
+    GroupNameTooLarge(usize),
     #[error("{0}")]
     TooMuch(String),
     #[error("the line and the headers of the request are larger than {0} bytes, see --limit.header-size")]
@@ -152,7 +156,9 @@ impl Failure {
             | Self::BodyTooLargeForRule(_)
             | Self::Inflate(InflateError::TooLarge(_))
             | Self::GroupLabelsTooLarge(_) => StatusCode::PAYLOAD_TOO_LARGE,
-            Self::TooMuch(_) | Self::TooManySeriesForRule(_) => StatusCode::UNPROCESSABLE_ENTITY,
+            Self::TooMuch(_) | Self::TooManySeriesForRule(_) | Self::GroupNameTooLarge(_) => {
+                StatusCode::UNPROCESSABLE_ENTITY
+            }
             Self::HeadersTooLarge(_) => StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE,
             Self::BodyTooSlow | Self::ClientGone => StatusCode::REQUEST_TIMEOUT,
             Self::TooOften | Self::TooManyPasswords | Self::Store(StoreError::TooManyGroups(_)) => {

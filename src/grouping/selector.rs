@@ -6,8 +6,10 @@ use regex::{Regex, RegexBuilder};
 use super::GroupingKey;
 use crate::exposition::Validation;
 
-/// Bytes that a compiled regular expression may take.
-const REGEX_BYTES_MAX: usize = 1024 * 1024;
+/// Bytes that a compiled regular expression may take, and what it keeps while it searches: it is compiled for whoever asks.
+const REGEX_BYTES_MAX: usize = 256 * 1024;
+/// Matchers of a selector.
+const MATCHERS_MAX: usize = 32;
 
 /// A selector of groups: all matchers have to match.
 #[derive(Debug, Clone)]
@@ -46,6 +48,9 @@ impl Selector {
         rest.skip("{", "a selector begins with { and has no name of a metric")?;
         let mut matchers = Vec::new();
         while !rest.skips("}") {
+            if matchers.len() == MATCHERS_MAX {
+                return Err(rest.error("there are too many matchers"));
+            }
             matchers.push(rest.matcher()?);
             if !rest.skips(",") && !rest.0.starts_with('}') {
                 return Err(rest.error("a comma or } is missing"));
@@ -58,6 +63,11 @@ impl Selector {
             return Err(Rest(text).error("it would select every group"));
         }
         Ok(Self(matchers))
+    }
+
+    /// How many regular expressions it has.
+    pub fn regexes(&self) -> usize {
+        self.0.iter().filter(|matcher| matches!(matcher.test, Test::Regex(_))).count()
     }
 
     /// Whether a group is selected.
@@ -75,6 +85,16 @@ impl Matcher {
         };
         passes != self.is_negated
     }
+}
+
+/// A regular expression as Prometheus has it: it is for the whole value, and a dot is any character.
+fn whole(text: &str) -> Result<Regex, regex::Error> {
+    let compiled = |text: &str| {
+        RegexBuilder::new(text).size_limit(REGEX_BYTES_MAX).dfa_size_limit(REGEX_BYTES_MAX).build()
+    };
+    // It has to be one by itself: of `a)|(b` the frame would make one that is for the beginning of a value only.
+    compiled(text)?;
+    compiled(&format!("^(?s:{text})$"))
 }
 
 /// What is still to be read.
@@ -104,9 +124,7 @@ impl Rest<'_> {
         let before = Rest(self.0);
         let value = self.string()?;
         let test = if is_regex {
-            // As Prometheus has it: the whole value, and a dot is any character.
-            let built = RegexBuilder::new(&format!("^(?s:{value})$")).size_limit(REGEX_BYTES_MAX).build();
-            Test::Regex(built.map_err(|_| before.error("it is no regular expression"))?)
+            Test::Regex(whole(&value).map_err(|_| before.error("it is no regular expression, or too large"))?)
         } else {
             Test::Equal(value)
         };
@@ -194,6 +212,8 @@ mod tests {
             ("{1=\"x\"}", "the name of a label is missing"),
             ("{job=~\"(\"}", "it is no regular expression"),
             ("{job=~\"(a{1000}){1000}\"}", "it is no regular expression"),
+            ("{job=~\"x)|(?:.*\"}", "it is no regular expression"),
+            (&format!("{{{}}}", "a=\"b\",".repeat(33)), "there are too many matchers"),
             (r#"{job="\d"}"#, "an escape that means nothing"),
         ] {
             let error = Selector::parse(text).expect_err(text).to_string();

@@ -131,20 +131,32 @@ impl Push {
     /// # Errors
     /// Where the group has a family of another type.
     pub(super) fn completed_from(&mut self, group: Option<&Group>) -> Result<(), Inconsistent> {
+        let stored = |name: &str| group.and_then(|group| group.family(name));
+        for family in &self.families {
+            if let Some(stored) =
+                stored(&family.name).filter(|stored| !can_take_type(family, stored.head.kind))
+                && !family.metrics.is_empty()
+            {
+                // Nothing has changed so far: half of a push is none.
+                return Err(check::type_conflict(family, self.key.labels(), stored.head.kind));
+            }
+        }
         self.mode = PushMode::ReplaceFamilies;
         // It has nothing to say about a family without metrics.
         self.families.retain(|family| !family.metrics.is_empty());
         for family in &mut self.families {
-            let stored = group.and_then(|group| group.family(&family.name)).map(StoredFamily::to_stripped);
-            let Some(stored) = stored else { continue };
+            let Some(stored) = stored(&family.name).map(StoredFamily::to_stripped) else { continue };
             adopt_type(family, stored.kind);
-            if family.kind != stored.kind {
-                return Err(check::type_conflict(family, self.key.labels(), stored.kind));
-            }
             upsert(family, stored);
         }
         Ok(())
     }
+}
+
+/// Whether a pushed family is of a type, or can be.
+fn can_take_type(family: &MetricFamily, kind: MetricType) -> bool {
+    let is_number = matches!(kind, MetricType::Gauge | MetricType::Counter);
+    family.kind == kind || (family.kind == MetricType::Untyped && is_number)
 }
 
 /// A number without a type has the one that is known.

@@ -68,13 +68,23 @@ pub struct Wish {
     pub(super) asked: Option<Nanos>,
     /// What holds where no push of the group has asked for anything.
     pub(super) otherwise: Nanos,
+    /// What is never exceeded, by what an earlier push has asked for neither; nothing at all where there is no limit.
+    pub(super) most: Option<Nanos>,
 }
 
 impl Wish {
     /// A push that asks for this (a length of 0 takes back what was asked before), or says nothing; and what holds where
     /// nothing was asked.
     pub fn new(asked: Option<Duration>, otherwise: Option<Duration>) -> Self {
-        Self { asked: asked.map(nanos), otherwise: otherwise.map_or(0, nanos) }
+        Self { asked: asked.map(nanos), otherwise: otherwise.map_or(0, nanos), most: None }
+    }
+
+    /// The same, with a limit: it holds where nothing else does, too.
+    #[must_use]
+    pub fn at_most(self, most: Option<Duration>) -> Self {
+        let Some(most) = most.map(nanos) else { return self };
+        let otherwise = if self.otherwise == 0 { most } else { self.otherwise.min(most) };
+        Self { asked: self.asked.map(|asked| asked.min(most)), otherwise, most: Some(most) }
     }
 }
 
@@ -99,7 +109,9 @@ impl Term {
     fn renewed(self, wish: Wish) -> Self {
         match wish.asked {
             Some(length) if length > 0 => Self { length, is_asked: true },
-            None if self.is_asked => self,
+            None if self.is_asked => {
+                Self { length: self.length.min(wish.most.unwrap_or(Nanos::MAX)), ..self }
+            }
             Some(_) | None => Self { length: wish.otherwise, is_asked: false },
         }
     }
@@ -231,7 +243,15 @@ mod tests {
     const RETENTION: Nanos = 1000;
 
     fn wish(asked: Option<Nanos>, otherwise: Nanos) -> Wish {
-        Wish { asked, otherwise }
+        Wish { asked, otherwise, most: None }
+    }
+
+    #[test]
+    fn nothing_that_was_asked_before_exceeds_a_limit() {
+        let limited = wish(None, 0).at_most(Some(Duration::from_nanos(5)));
+        let term = |asked: i64| Term { length: asked, is_asked: true }.renewed(limited);
+        assert_eq!([3, 9].map(|asked| term(asked).length), [3, 5]);
+        assert_eq!(Term::default().renewed(limited).length, 5);
     }
 
     fn wishes(ttl: Option<Nanos>, expect: Option<Nanos>) -> Wishes {

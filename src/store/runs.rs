@@ -343,9 +343,13 @@ mod tests {
     fn a_push_of_as_many_runs_as_there_may_be_counts_them_once_however_often_it_comes() {
         let (mut runs, pushed) = (Runs::default(), RUNS_MAX as u128 + 1);
         for other in 0..3 {
-            (0..pushed).for_each(|id| drop(runs.add(&run(id, 5.0, RunOutcome::Success))));
+            for id in 0..pushed {
+                runs.add(&run(id, 5.0, RunOutcome::Success));
+            }
             // So many others may come between.
-            (0..20).for_each(|id| drop(runs.add(&run(1000 + 100 * other + id, 5.0, RunOutcome::Failure))));
+            for id in 0..20 {
+                runs.add(&run(1000 + 100 * other + id, 5.0, RunOutcome::Failure));
+            }
         }
         assert_eq!((runs.count(RunOutcome::Success), runs.count(RunOutcome::Failure)), (61, 60));
         assert_eq!((runs.last().len(), runs.known().count()), (RUNS_MAX, 121));

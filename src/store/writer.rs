@@ -157,7 +157,10 @@ impl State {
         } else {
             judged
         };
-        let judged = if self.rules.quarantine {
+        let judged = if push.mode == PushMode::ReplaceMetrics {
+            // It could not be completed, so it is not known what the group would be.
+            judged.as_ref().map_err(Clone::clone).map(|_| &[][..])
+        } else if self.rules.quarantine {
             // Every family is judged when it is about to be exposed.
             push.without_timestamps().map(|()| &[][..])
         } else {
@@ -557,6 +560,23 @@ mod tests {
             state.snapshot().groups().next().map(|group| group.failed_at),
             Some(UnixNanos(7_000_000_000))
         );
+    }
+
+    #[test]
+    fn patch_loses_nothing_where_contradictions_are_kept_aside() {
+        let mut state = state_with(true);
+        let patch = |state: &mut State, body: &str| push(state, PushMode::ReplaceMetrics, "x", body);
+        let stored =
+            "# TYPE a gauge\na{i=\"1\"} 1\na{i=\"2\"} 2\n# TYPE b gauge\nb{i=\"1\"} 1\nb{i=\"2\"} 2\n";
+        patch(&mut state, stored).expect("a new group");
+        let before = samples(&state);
+        patch(&mut state, "# TYPE a counter\na{i=\"1\"} 5\nb{i=\"1\"} 5\n").expect("nobody is told");
+        assert_eq!(samples(&state), before);
+        assert!(
+            state.snapshot().groups().all(|group| !group.last_push_successful() || group.failed_at.0 > 0)
+        );
+        patch(&mut state, "b{i=\"1\"} 5\n").expect("accepted");
+        assert_eq!(samples(&state).len(), before.len());
     }
 
     #[test]

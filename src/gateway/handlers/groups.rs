@@ -21,6 +21,8 @@ use crate::store::{Change, Group, GroupState, Run, Runs, Snapshot, UnixNanos};
 const LIMIT: usize = 100;
 /// Groups in one answer.
 const LIMIT_MAX: usize = 1000;
+/// Regular expressions in one request: each takes memory, and time for each group.
+const REGEXES_MAX: usize = 16;
 /// Groups that are deleted while nothing else is changed.
 const DELETED_TOGETHER: usize = 64;
 
@@ -105,6 +107,9 @@ impl Wanted {
             match &*name {
                 "match[]" | "match" => {
                     wanted.selectors.push(Selector::parse(&value).map_err(|error| bad(error.to_string()))?);
+                    if wanted.selectors.iter().map(Selector::regexes).sum::<usize>() > REGEXES_MAX {
+                        return Err(bad(format!("there are more than {REGEXES_MAX} regular expressions")));
+                    }
                 }
                 "state" => {
                     let state = GroupState::ALL.into_iter().find(|state| state.name() == value);
@@ -330,7 +335,8 @@ pub(in crate::gateway) async fn delete(
     query: Option<&str>,
     peer: &Peer,
 ) -> Result<Answer, Failure> {
-    let wanted = Wanted::of(query)?;
+    only_known(query)?;
+    let wanted = Arc::new(Wanted::of(query)?);
     if wanted.selectors.is_empty() {
         return Err(Failure::BadParameter {
             name: "match[]".to_owned(),
@@ -339,30 +345,89 @@ pub(in crate::gateway) async fn delete(
         });
     }
     let (snapshot, identity) = (shared.store.snapshot(), identity.clone());
-    let is_dry_run = wanted.is_dry_run;
-    let select = move || {
-        let may = |key: &GroupingKey| identity.jobs().is_none_or(|jobs| jobs.is_match(key.job()));
-        let groups = snapshot.groups().filter(|group| may(&group.key) && wanted.selects(group));
-        groups.map(|group| GroupingKey::clone(&group.key)).collect::<Vec<_>>()
-    };
-    let keys = shared.writes.heavy.run(peer, select).await?;
-    if !is_dry_run {
-        let mut last = None;
-        for some in keys.chunks(DELETED_TOGETHER) {
-            last = Some(shared.store.make(Change::Delete(some.to_vec()))?);
-            tokio::task::yield_now().await;
+    let select = {
+        let wanted = wanted.clone();
+        move || {
+            let may = |key: &GroupingKey| identity.jobs().is_none_or(|jobs| jobs.is_match(key.job()));
+            let groups = snapshot.groups().filter(|group| may(&group.key) && wanted.selects(group));
+            groups.map(|group| group.key.clone()).collect::<Vec<_>>()
         }
-        if let Some(last) = last {
-            shared.store.durable(last).await?;
+    };
+    let mut keys = shared.writes.heavy.run(peer, select).await?;
+    let is_dry_run = wanted.is_dry_run;
+    if !is_dry_run {
+        keys = delete_all(shared, &wanted, keys).await?;
+    }
+    // So many groups are much to tell.
+    let told = move || {
+        json(&Deletion {
+            dry_run: is_dry_run,
+            deleted: if is_dry_run { 0 } else { keys.len() },
+            groups: keys
+                .iter()
+                .map(|key| Named { id: key.to_id(), labels: key.labels().iter().collect() })
+                .collect(),
+        })
+    };
+    shared.writes.heavy.run(peer, told).await
+}
+
+#[derive(Serialize)]
+struct Deletion<'a> {
+    dry_run: bool,
+    deleted: usize,
+    groups: Vec<Named<'a>>,
+}
+
+#[derive(Serialize)]
+struct Named<'a> {
+    id: String,
+    labels: BTreeMap<&'a str, &'a str>,
+}
+
+/// Deletes groups, some at a time, and returns which were: one that has gone or changed its state meanwhile is not.
+async fn delete_all(
+    shared: &Shared,
+    wanted: &Wanted,
+    keys: Vec<Arc<GroupingKey>>,
+) -> Result<Vec<Arc<GroupingKey>>, Failure> {
+    let (mut deleted, mut last) = (Vec::with_capacity(keys.len()), None);
+    for some in keys.chunks(DELETED_TOGETHER) {
+        let still: Vec<_> = {
+            let snapshot = shared.store.snapshot();
+            let is_wanted = |key: &&Arc<GroupingKey>| {
+                let group = snapshot.get(key);
+                group.is_some_and(|group| wanted.states.is_empty() || wanted.states.contains(&group.state()))
+            };
+            some.iter().filter(is_wanted).cloned().collect()
+        };
+        let keys = still.iter().map(|key| GroupingKey::clone(key)).collect();
+        last = Some(shared.store.make(Change::Delete(keys))?);
+        deleted.extend(still);
+        tokio::task::yield_now().await;
+    }
+    if let Some(last) = last {
+        shared.store.durable(last).await?;
+    }
+    Ok(deleted)
+}
+
+/// Who deletes means every word: `dryrun=1` is no `dry_run=1`, and nothing comes in pages.
+///
+/// # Errors
+/// A parameter that would be passed over.
+fn only_known(query: Option<&str>) -> Result<(), Failure> {
+    for (name, value) in query.into_iter().flat_map(|query| form_urlencoded::parse(query.as_bytes())) {
+        if !["match[]", "match", "state", "dry_run"].contains(&&*name) {
+            let problem = "a deletion knows match[], state and dry_run".to_owned();
+            return Err(Failure::BadParameter {
+                name: name.into_owned(),
+                value: value.into_owned(),
+                problem,
+            });
         }
     }
-    let group =
-        |key: &GroupingKey| serde_json::json!({ "id": key.to_id(), "labels": labels_json(key.labels()) });
-    Ok(json(&serde_json::json!({
-        "dry_run": is_dry_run,
-        "deleted": if is_dry_run { 0 } else { keys.len() },
-        "groups": keys.iter().map(group).collect::<Vec<_>>(),
-    })))
+    Ok(())
 }
 
 /// Tells in the API's own form what was wrong with a request.

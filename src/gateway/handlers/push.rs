@@ -218,6 +218,9 @@ impl Reading {
         for (key, families) in groups {
             key.judge(self.names)?;
             identity.may(Scope::Push, Some(&key))?;
+            if key.labels().text_bytes() > self.limits.header_bytes {
+                return Err(Failure::GroupNameTooLarge(self.limits.header_bytes));
+            }
             self.check_labels(&key, &families)?;
             let rule = rules.of(&key);
             let series: usize = families.iter().map(|family| family.metrics.len()).sum();

@@ -83,6 +83,8 @@ struct WishEntry {
     asked: Option<i64>,
     #[prost(sint64, tag = "2")]
     otherwise: i64,
+    #[prost(sint64, optional, tag = "3")]
+    most: Option<i64>,
 }
 
 #[derive(Clone, PartialEq, prost::Message)]
@@ -274,7 +276,11 @@ fn push_entry(push: &Push) -> PushEntry {
     let mut families = Vec::new();
     protobuf::encode(&mut families, &push.families);
     let wish = |wish: Wish| {
-        (wish != Wish::default()).then_some(WishEntry { asked: wish.asked, otherwise: wish.otherwise })
+        (wish != Wish::default()).then_some(WishEntry {
+            asked: wish.asked,
+            otherwise: wish.otherwise,
+            most: wish.most,
+        })
     };
     PushEntry {
         key: pairs(&push.key),
@@ -416,7 +422,9 @@ impl Reader {
 
     fn push(&self, entry: PushEntry) -> Option<Push> {
         let wish = |entry: Option<WishEntry>| {
-            entry.map_or_else(Wish::default, |entry| Wish { asked: entry.asked, otherwise: entry.otherwise })
+            let wish =
+                |entry: WishEntry| Wish { asked: entry.asked, otherwise: entry.otherwise, most: entry.most };
+            entry.map_or_else(Wish::default, wish)
         };
         let mut push = Push {
             key: key(entry.key)?,

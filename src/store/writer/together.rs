@@ -16,7 +16,12 @@ impl State {
     /// Replaces several groups, each with a push that was judged by itself. Where that cannot be, nothing changes but the
     /// failure times of these groups.
     pub(in crate::store) fn push_together(&mut self, pushes: &mut [Push], judged: &[Judged]) -> Verdict {
-        self.judge_groups(pushes)?;
+        if let Err(fault) = self.judge_groups(pushes) {
+            if matches!(fault, StoreError::Inconsistent(_)) {
+                pushes.iter().for_each(|push| self.fail(&push.key, push.at.unix));
+            }
+            return Err(fault);
+        }
         let verdict = if self.rules.quarantine {
             // Every family is judged when it is about to be exposed.
             pushes.iter().try_for_each(Push::without_timestamps).map(|()| None)
@@ -233,6 +238,20 @@ mod tests {
         assert!(error.contains("collected before"), "{error}");
         let twin = state.make(Change::Together(vec![push(&[("zone", "a"), ("rack", "")], "k 1\n")]));
         assert!(twin.expect_err("the same to Prometheus").to_string().contains("collected before"));
+    }
+
+    #[test]
+    fn a_twin_among_groups_is_noted_as_it_is_recorded() {
+        let mut state = state_with(false);
+        together(&mut state, &[("a", "m 1\n"), ("b", "m 1\n")]).expect("good");
+        let twin = push(&[("zone", "a"), ("rack", "")], "k 1\n");
+        state.make(Change::Together(vec![twin, push(&[("zone", "b")], "k 1\n")])).expect_err("a twin");
+        let snapshot = state.snapshot();
+        let is_refused = |zone: &str| {
+            let group = snapshot.get(&GroupingKey::new("x", [("zone", zone)])).expect("it is there");
+            !group.last_push_successful() || group.failed_at > UnixNanos(0)
+        };
+        assert_eq!(["a", "b"].map(is_refused), [false, true]);
     }
 
     #[test]
