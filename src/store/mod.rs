@@ -221,6 +221,10 @@ impl Store {
     ) -> StoreError {
         if self.journal.is_some() && matches!(fault, StoreError::Inconsistent(_)) {
             for push in pushes {
+                if !state.has(&push.key) {
+                    // There was no place for it, so nothing was noted.
+                    continue;
+                }
                 let failed = Change::Failed { key: push.key.clone(), at: push.at.unix };
                 let _ = self.made(state, Journal::payload(&failed).ok());
             }

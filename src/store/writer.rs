@@ -73,6 +73,11 @@ impl State {
         self.index.names_of_store()
     }
 
+    /// Whether there is a group.
+    pub(super) fn has(&self, key: &GroupingKey) -> bool {
+        self.slots.contains_key(key)
+    }
+
     /// The state as it is now.
     pub(super) fn snapshot(&self) -> Snapshot {
         let mut snapshot = self.snapshot.clone();

@@ -17,8 +17,11 @@ impl State {
     /// failure times of these groups.
     pub(in crate::store) fn push_together(&mut self, pushes: &mut [Push], judged: &[Judged]) -> Verdict {
         if let Err(fault) = self.judge_groups(pushes) {
+            // Groups that cannot be are not made for the sake of a failure.
             if matches!(fault, StoreError::Inconsistent(_)) {
-                pushes.iter().for_each(|push| self.fail(&push.key, push.at.unix));
+                let known = pushes.iter().filter(|push| self.slots.contains_key(&push.key));
+                let known: Vec<_> = known.map(|push| (push.key.clone(), push.at.unix)).collect();
+                known.iter().for_each(|(key, at)| self.fail(key, *at));
             }
             return Err(fault);
         }
