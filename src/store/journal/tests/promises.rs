@@ -57,6 +57,23 @@ fn a_restart_keeps_every_promise() {
     }
 }
 
+/// Groups that cannot be beside others are not made by a restart either, and those beside them are not refused by one.
+#[test]
+fn a_restart_refuses_nothing_that_was_not() {
+    let directory = tempfile::tempdir().expect("a directory");
+    let store = open(directory.path(), Damage::Refused).expect("it is new");
+    make(&store, push(PushMode::ReplaceGroup, "a", "m 1\n", 1));
+    make(&store, push(PushMode::ReplaceGroup, "b", "m 1\n", 1));
+    let mut twin = raw(PushMode::ReplaceGroup, "a", "m 1\n", 2);
+    twin.key = GroupingKey::new("a", [("zone", "Π/\"\n"), ("rack", "")]);
+    let together = ["b", "new"].map(|job| raw(PushMode::ReplaceGroup, job, "m 2\n", 2)).into_iter();
+    let refused = store.make(Change::Together(together.chain([twin]).collect()));
+    assert!(matches!(refused, Err(StoreError::Inconsistent(_))), "{refused:?}");
+    let before = exposed(&store);
+    drop(store);
+    assert_eq!(exposed(&open(directory.path(), Damage::Refused).expect("it is whole")), before);
+}
+
 /// Pushes until there is one more.
 fn make_snapshot(store: &Store, path: &Path) {
     let newest = || {
