@@ -43,6 +43,8 @@ pub struct Group {
     pub succeeded_at: UnixNanos,
     /// When a push was last refused.
     pub failed_at: UnixNanos,
+    /// Whether the last push was refused. The times do not tell: the clock may have been set back.
+    pub(super) is_refused: bool,
     /// When the first push came, whatever became of it.
     pub since: UnixNanos,
     /// How many groups had come to be before: tells which of two is older.
@@ -246,6 +248,7 @@ impl Group {
             families: Vec::new(),
             succeeded_at: never,
             failed_at: never,
+            is_refused: false,
             since,
             sequence,
             promises: None,
@@ -256,6 +259,7 @@ impl Group {
     /// Notes that a push was taken, what it promises and which runs it tells of.
     pub(super) fn take(&mut self, push: &Push) {
         self.succeeded_at = push.at.unix;
+        self.is_refused = false;
         match &mut self.promises {
             None if push.wishes == Wishes::default() => {}
             promises => {
@@ -339,7 +343,7 @@ impl Group {
 
     /// Whether the last push was taken.
     pub fn last_push_successful(&self) -> bool {
-        self.failed_at <= self.succeeded_at
+        !self.is_refused
     }
 
     fn find(&self, name: &str) -> Result<usize, usize> {

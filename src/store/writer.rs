@@ -317,7 +317,10 @@ impl State {
                 slot
             }
         };
-        self.change_group(slot, |group| group.failed_at = at);
+        self.change_group(slot, |group| {
+            group.failed_at = at;
+            group.is_refused = true;
+        });
     }
 
     /// Changes what the store itself exposes of a group.

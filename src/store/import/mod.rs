@@ -58,6 +58,7 @@ fn group(stored: &Gob) -> Option<StoredGroup> {
     let since = [succeeded_at, failed_at].into_iter().filter(|at| *at != UnixNanos::default()).min();
     let mut group = Group::new(key, since.unwrap_or_default(), 0);
     (group.succeeded_at, group.failed_at) = (succeeded_at, failed_at);
+    group.is_refused = failed_at > succeeded_at;
     Some(StoredGroup { group, families })
 }
 

@@ -10,6 +10,7 @@
 
 mod append;
 mod directory;
+mod entries;
 mod frame;
 pub(super) mod record;
 mod replay;

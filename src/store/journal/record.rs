@@ -1,10 +1,14 @@
 //! What is recorded: changes, and in snapshots whole groups. Protocol buffers, so that later versions can add to it.
 
-use std::collections::{BTreeMap, HashSet};
+use std::collections::HashSet;
 use std::sync::Arc;
 
 use prost::Message as _;
 
+use super::entries::{
+    DueEntry, Entry, GroupEntry, KeyEntry, KeysEntry, Kind, Pair, PromisesEntry, PushEntry, RunEntry,
+    RunsEntry, TogetherEntry, WishEntry,
+};
 use crate::exposition::series::{Fingerprint, GroupHash, SeriesHash};
 use crate::exposition::{Limits, MetricFamily, protobuf};
 use crate::grouping::{GroupingKey, JOB_LABEL};
@@ -15,188 +19,6 @@ use crate::store::promises::{Due, Moment, Promises, Term, Wish, Wishes};
 use crate::store::runs::{Durations, Run, RunId, Runs};
 use crate::store::writer::Judged;
 use crate::store::{Change, Push, PushMode};
-
-/// A label.
-#[derive(Clone, PartialEq, prost::Message)]
-struct Pair {
-    #[prost(string, tag = "1")]
-    name: String,
-    #[prost(string, tag = "2")]
-    value: String,
-}
-
-#[derive(Clone, PartialEq, prost::Message)]
-struct Entry {
-    #[prost(oneof = "Kind", tags = "1, 2, 3, 4, 5, 6, 7, 8, 9, 10")]
-    kind: Option<Kind>,
-}
-
-#[derive(Clone, PartialEq, prost::Oneof)]
-enum Kind {
-    #[prost(message, tag = "1")]
-    Push(PushEntry),
-    #[prost(message, tag = "2")]
-    Delete(KeyEntry),
-    #[prost(message, tag = "3")]
-    Failed(KeyEntry),
-    #[prost(bool, tag = "4")]
-    Wipe(bool),
-    #[prost(message, tag = "5")]
-    Group(GroupEntry),
-    #[prost(uint64, tag = "6")]
-    SnapshotBegin(u64),
-    #[prost(uint64, tag = "7")]
-    SnapshotEnd(u64),
-    #[prost(message, tag = "8")]
-    Together(TogetherEntry),
-    #[prost(message, tag = "9")]
-    DeleteAll(KeysEntry),
-    #[prost(message, tag = "10")]
-    Due(DueEntry),
-}
-
-#[derive(Clone, PartialEq, prost::Message)]
-struct PushEntry {
-    #[prost(message, repeated, tag = "1")]
-    key: Vec<Pair>,
-    #[prost(sfixed64, tag = "2")]
-    at: i64,
-    #[prost(bool, tag = "3")]
-    replace_group: bool,
-    /// Delimited `MetricFamily` messages, without the labels of the group.
-    #[prost(bytes = "vec", tag = "4")]
-    families: Vec<u8>,
-    #[prost(bool, tag = "5")]
-    replace_metrics: bool,
-    #[prost(message, optional, tag = "6")]
-    ttl: Option<WishEntry>,
-    #[prost(message, optional, tag = "7")]
-    expect: Option<WishEntry>,
-    #[prost(message, repeated, tag = "8")]
-    runs: Vec<RunEntry>,
-}
-
-/// What a push says about a promise, in nanoseconds.
-#[derive(Clone, PartialEq, prost::Message)]
-struct WishEntry {
-    #[prost(sint64, optional, tag = "1")]
-    asked: Option<i64>,
-    #[prost(sint64, tag = "2")]
-    otherwise: i64,
-    #[prost(sint64, optional, tag = "3")]
-    most: Option<i64>,
-}
-
-#[derive(Clone, PartialEq, prost::Message)]
-struct TogetherEntry {
-    #[prost(message, repeated, tag = "1")]
-    pushes: Vec<PushEntry>,
-}
-
-#[derive(Clone, PartialEq, prost::Message)]
-struct KeysEntry {
-    #[prost(message, repeated, tag = "1")]
-    keys: Vec<KeyEntry>,
-}
-
-#[derive(Clone, PartialEq, prost::Message)]
-struct DueEntry {
-    #[prost(message, repeated, tag = "1")]
-    key: Vec<Pair>,
-    /// Whether the series went; else the next push is overdue.
-    #[prost(bool, tag = "2")]
-    is_expired: bool,
-}
-
-#[derive(Clone, PartialEq, prost::Message)]
-struct RunEntry {
-    /// 16 bytes.
-    #[prost(bytes = "vec", tag = "1")]
-    id: Vec<u8>,
-    #[prost(double, tag = "2")]
-    end_seconds: f64,
-    #[prost(double, tag = "3")]
-    duration_seconds: f64,
-    #[prost(uint32, tag = "4")]
-    exit_code: u32,
-    #[prost(string, tag = "5")]
-    outcome: String,
-}
-
-/// What is promised for a group, in nanoseconds.
-#[allow(clippy::struct_excessive_bools, reason = "it is a record, not a state")]
-#[derive(Clone, PartialEq, prost::Message)]
-struct PromisesEntry {
-    #[prost(sint64, tag = "1")]
-    ttl: i64,
-    #[prost(bool, tag = "2")]
-    ttl_is_asked: bool,
-    #[prost(sint64, tag = "3")]
-    expect: i64,
-    #[prost(bool, tag = "4")]
-    expect_is_asked: bool,
-    #[prost(bool, tag = "5")]
-    is_overdue: bool,
-    #[prost(bool, tag = "6")]
-    is_expired: bool,
-}
-
-/// The runs of a group.
-#[derive(Clone, PartialEq, prost::Message)]
-struct RunsEntry {
-    #[prost(message, repeated, tag = "1")]
-    last: Vec<RunEntry>,
-    /// How many ended so, by the names of outcomes.
-    #[prost(btree_map = "string, uint64", tag = "3")]
-    counts: BTreeMap<String, u64>,
-    #[prost(double, tag = "4")]
-    sum_seconds: f64,
-    /// Not cumulative, by the upper bounds as texts.
-    #[prost(btree_map = "string, uint64", tag = "5")]
-    classic: BTreeMap<String, u64>,
-    #[prost(uint64, tag = "6")]
-    zero: u64,
-    #[prost(btree_map = "sint32, uint64", tag = "7")]
-    native: BTreeMap<i32, u64>,
-    /// Ids of those that were last skipped, 16 bytes each.
-    #[prost(bytes = "vec", repeated, tag = "8")]
-    skips: Vec<Vec<u8>>,
-}
-
-#[derive(Clone, PartialEq, prost::Message)]
-struct KeyEntry {
-    #[prost(message, repeated, tag = "1")]
-    key: Vec<Pair>,
-    #[prost(sfixed64, tag = "2")]
-    at: i64,
-}
-
-#[derive(Clone, PartialEq, prost::Message)]
-struct GroupEntry {
-    #[prost(message, repeated, tag = "1")]
-    key: Vec<Pair>,
-    #[prost(sfixed64, tag = "2")]
-    succeeded_at: i64,
-    #[prost(sfixed64, tag = "3")]
-    failed_at: i64,
-    #[prost(sfixed64, tag = "4")]
-    since: i64,
-    #[prost(uint64, tag = "5")]
-    sequence: u64,
-    /// Delimited `MetricFamily` messages, without the labels of the group.
-    #[prost(bytes = "vec", tag = "6")]
-    families: Vec<u8>,
-    /// When each was pushed.
-    #[prost(sfixed64, repeated, tag = "7")]
-    pushed_at: Vec<i64>,
-    /// Which are not exposed.
-    #[prost(bool, repeated, tag = "8")]
-    aside: Vec<bool>,
-    #[prost(message, optional, tag = "9")]
-    promises: Option<PromisesEntry>,
-    #[prost(message, optional, tag = "10")]
-    runs: Option<RunsEntry>,
-}
 
 /// A record.
 #[derive(Debug)]
@@ -347,6 +169,7 @@ pub(super) fn of_group(group: &Group) -> Vec<u8> {
         aside: group.families().iter().map(|family| family.aside().is_some()).collect(),
         promises: group.promises.as_deref().map(promises_entry),
         runs: group.runs().map(runs_entry),
+        is_refused: Some(group.is_refused),
     }))
 }
 
@@ -446,6 +269,7 @@ impl Reader {
         let mut group = Group::new(key(entry.key)?, UnixNanos(entry.since), entry.sequence);
         group.succeeded_at = UnixNanos(entry.succeeded_at);
         group.failed_at = UnixNanos(entry.failed_at);
+        group.is_refused = entry.is_refused.unwrap_or(entry.failed_at > entry.succeeded_at);
         let since = self.now.at(group.succeeded_at);
         group.promises = entry.promises.and_then(|entry| {
             let term = |length, is_asked| Term { length, is_asked };

@@ -164,6 +164,9 @@ mod tests {
         state.make(Change::Failed { key: key("x"), at: UnixNanos(1001 * SECOND) }).expect("noted");
         assert_eq!(group_state(&state, "x"), Some(GroupState::Failed));
         assert!(exposed(&state).contains(&r#"push_up{instance="",job="x"} 0"#.to_owned()));
+        // The clock is set back, and the push that is taken then is the last one all the same.
+        push(&mut state, "x", "m 4\n", 900, None, None);
+        assert_eq!(group_state(&state, "x"), Some(GroupState::Up));
         // What is taken back is not exposed.
         push(&mut state, "x", "m 4\n", 1002, None, Some(0));
         assert_eq!((group_state(&state, "x"), exposed(&state).len()), (Some(GroupState::Unpromised), 3));
