@@ -127,6 +127,23 @@ fn apply_new_group(bencher: Bencher, groups: usize) {
         .bench_local_values(|change| store.make(change));
 }
 
+/// One sample into a family of so many, new ones and old ones in turn.
+#[divan::bench(args = [10, 1000, 100_000])]
+fn patch_one_sample(bencher: Bencher, series: usize) {
+    let store = Store::new(settings());
+    let _ = store.make(push(0, Shape::Metrics(series), 0)).expect("a good push");
+    let mut made = 0;
+    bencher
+        .with_inputs(|| {
+            made += 1;
+            let disk = if made % 2 == 0 { made % series } else { series + made };
+            let line = format!("bench_metric{{disk=\"sd{disk}\",mode=\"read\"}} {made}\n");
+            let families = text::parse(line.as_bytes(), Validation::Legacy).expect("a good text");
+            Change::Push(Push::new(key(0), families, PushMode::ReplaceMetrics, UnixNanos(1)))
+        })
+        .bench_local_values(|change| store.make(change));
+}
+
 /// What is asked of a group: nothing, that the next push is expected, or that its series go, too.
 #[derive(Debug, Clone, Copy)]
 enum Asked {

@@ -111,6 +111,13 @@ pub struct Metric {
     pub timestamp_ms: Option<i64>,
 }
 
+impl Metric {
+    /// Takes the value out, which costs nothing; zero is left.
+    pub fn take_value(&mut self) -> Value {
+        std::mem::replace(&mut self.value, Value::Untyped(0.0))
+    }
+}
+
 /// Value of a metric.
 #[derive(Debug, Clone, PartialEq)]
 pub enum Value {

@@ -76,6 +76,10 @@ impl Push {
         for family in &mut families {
             series::strip(family, key.labels());
         }
+        if mode == PushMode::ReplaceMetrics {
+            // It has nothing to say about a family without metrics.
+            families.retain(|family| !family.metrics.is_empty());
+        }
         Self { key, families, mode, at: at.into(), wishes: Wishes::default(), runs: Vec::new() }
     }
 
@@ -116,6 +120,12 @@ impl Push {
         check::alone(&self.families, self.key.labels(), hash)
     }
 
+    /// The same, but where contradictions are kept aside: there families are judged when they are about to be exposed.
+    pub(super) fn judge_unless_later(&self, hash: &SeriesHash, is_quarantine: bool) -> Judged {
+        let is_later = is_quarantine && self.mode != PushMode::ReplaceMetrics;
+        if is_later { Ok(Vec::new()) } else { self.judge(hash) }
+    }
+
     /// # Errors
     /// What even those must not push who want no checks.
     pub(super) fn without_timestamps(&self) -> Result<(), Inconsistent> {
@@ -126,37 +136,28 @@ impl Push {
         Ok(())
     }
 
-    /// Makes a push of metrics one of families: each with what the group has of it already.
+    /// Makes a push of metrics one of families: each with what the group has of it already. Returns whether it has any.
     ///
     /// # Errors
     /// Where the group has a family of another type.
-    pub(super) fn completed_from(&mut self, group: Option<&Group>) -> Result<(), Inconsistent> {
+    pub(super) fn completed_from(&mut self, group: Option<&Group>) -> Result<bool, Inconsistent> {
         let stored = |name: &str| group.and_then(|group| group.family(name));
         for family in &self.families {
-            if let Some(stored) =
-                stored(&family.name).filter(|stored| !can_take_type(family, stored.head.kind))
-                && !family.metrics.is_empty()
-            {
+            if let Some(stored) = stored(&family.name).filter(|stored| !stored.head.takes_type_of(family)) {
                 // Nothing has changed so far: half of a push is none.
                 return Err(check::type_conflict(family, self.key.labels(), stored.head.kind));
             }
         }
         self.mode = PushMode::ReplaceFamilies;
-        // It has nothing to say about a family without metrics.
-        self.families.retain(|family| !family.metrics.is_empty());
+        let mut has_any = false;
         for family in &mut self.families {
             let Some(stored) = stored(&family.name).map(StoredFamily::to_stripped) else { continue };
             adopt_type(family, stored.kind);
             upsert(family, stored);
+            has_any = true;
         }
-        Ok(())
+        Ok(has_any)
     }
-}
-
-/// Whether a pushed family is of a type, or can be.
-fn can_take_type(family: &MetricFamily, kind: MetricType) -> bool {
-    let is_number = matches!(kind, MetricType::Gauge | MetricType::Counter);
-    family.kind == kind || (family.kind == MetricType::Untyped && is_number)
 }
 
 /// A number without a type has the one that is known.

@@ -10,7 +10,7 @@ use super::promises::{Promises, Wishes};
 use super::runs::Runs;
 use crate::exposition::check::Inconsistent;
 use crate::exposition::series::{Fingerprint, GroupHash, SeriesHash};
-use crate::exposition::{Head, Metric, MetricFamily, MetricType, Value, native};
+use crate::exposition::{Head, Metric, MetricFamily, MetricType};
 use crate::grouping::GroupingKey;
 
 /// Nanoseconds since 1970; 0 stands for never.
@@ -154,6 +154,20 @@ impl StoredHead {
             && self.unit.as_deref() == family.unit.as_deref()
     }
 
+    /// Whether it stays what it is when metrics of a pushed family come to it.
+    pub(super) fn stays_with(&self, family: &MetricFamily) -> bool {
+        let stays = |known: &Option<Box<str>>, new: &Option<String>| {
+            new.is_none() || new.as_deref() == known.as_deref()
+        };
+        self.takes_type_of(family) && stays(&self.help, &family.help) && stays(&self.unit, &family.unit)
+    }
+
+    /// Whether a pushed family is of its type, or can be: a number without a type has the one that is known.
+    pub(super) fn takes_type_of(&self, family: &MetricFamily) -> bool {
+        let is_number = matches!(self.kind, MetricType::Gauge | MetricType::Counter);
+        family.kind == self.kind || (family.kind == MetricType::Untyped && is_number)
+    }
+
     pub(super) fn as_head(&self) -> Head<'_> {
         Head {
             name: &self.name,
@@ -175,17 +189,15 @@ impl StoredFamily {
 
     /// Whether it exposes exactly the series of a pushed family, whose values are good.
     pub(super) fn has_series_of(&self, family: &MetricFamily) -> bool {
-        let is_good = |value: &Value| match value {
-            Value::Histogram(histogram) => native::fault(histogram).is_none(),
-            _ => true,
-        };
         self.aside().is_none()
             && self.head.is_of(family)
             && !family.metrics.is_empty()
             && self.metrics.len() == family.metrics.len()
-            && self.metrics.iter().zip(&family.metrics).all(|(stored, new)| {
-                new.timestamp_ms.is_none() && stored.has_shape_of(new) && is_good(&new.value)
-            })
+            && self
+                .metrics
+                .iter()
+                .zip(&family.metrics)
+                .all(|(stored, new)| stored.has_labels(&new.labels) && stored.takes(new))
     }
 
     /// The fingerprints of its series.
@@ -224,12 +236,17 @@ impl StoredFamily {
 
     /// About how many bytes it takes in a text.
     pub(super) fn text_bytes(&self, key: &GroupingKey) -> usize {
+        self.text_bytes_of(&self.metrics, key)
+    }
+
+    /// About how many bytes metrics of it take in a text.
+    pub(super) fn text_bytes_of(&self, metrics: &[StoredMetric], key: &GroupingKey) -> usize {
         let common = self.head.name.len() + labels_bytes(key);
         let metric = |metric: &StoredMetric| {
             let (own, lines) = metric.text_bytes();
             (common + own + VALUE_BYTES) * lines
         };
-        self.metrics.iter().map(metric).sum()
+        metrics.iter().map(metric).sum()
     }
 }
 

@@ -114,7 +114,8 @@ impl Index {
         self.series.find(fingerprint, |series| series.fingerprint == halves).map(|series| series.slot)
     }
 
-    fn add_series(&mut self, fingerprint: Fingerprint, slot: Slot) {
+    /// Takes in a series of a group.
+    pub(super) fn add_series(&mut self, fingerprint: Fingerprint, slot: Slot) {
         let series = Series { fingerprint: halves(fingerprint), slot };
         self.series.insert_unique(fingerprint, series, |series| whole(series.fingerprint));
     }

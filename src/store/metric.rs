@@ -8,7 +8,7 @@ use thin_vec::ThinVec;
 
 use crate::exposition::family::NativeBuckets;
 use crate::exposition::series::completed;
-use crate::exposition::{Labels, Metric, MetricType, Value};
+use crate::exposition::{Labels, Metric, MetricType, Value, native};
 use crate::grouping::GroupingKey;
 
 /// A metric without what its family and its group have in common.
@@ -32,6 +32,18 @@ impl FromIterator<StoredMetric> for Metrics {
             (Some(one), None) => Self::One(one),
             (first, second) => Self::Several(first.into_iter().chain(second).chain(metrics).collect()),
         }
+    }
+}
+
+impl Metrics {
+    /// Adds metrics behind those that are there.
+    pub(super) fn extend(&mut self, more: Vec<StoredMetric>) {
+        let mut all = match std::mem::replace(self, Self::Several(Box::default())) {
+            Self::One(one) => vec![one],
+            Self::Several(several) => several.into_vec(),
+        };
+        all.extend(more);
+        *self = all.into_iter().collect();
     }
 }
 
@@ -154,8 +166,7 @@ impl StoredMetric {
     /// Takes in a metric that has been stripped of what its group gives it. Its value is gone then, and the rest of it is
     /// for the caller to free.
     pub(super) fn new(metric: &mut Metric) -> Self {
-        let value = std::mem::replace(&mut metric.value, Value::Untyped(0.0));
-        Self { labels: OwnLabels::new(&metric.labels), value: value.into() }
+        Self { labels: OwnLabels::new(&metric.labels), value: metric.take_value().into() }
     }
 
     /// The metric without the labels that its group gives.
@@ -184,9 +195,14 @@ impl StoredMetric {
         if self.labels.0.is_empty() { stripped.is_empty() } else { self.labels.iter().eq(stripped.iter()) }
     }
 
-    /// Whether another metric has the same labels and would take as many lines.
-    pub(super) fn has_shape_of(&self, stripped: &Metric) -> bool {
-        self.has_labels(&stripped.labels) && self.text_bytes().1 == lines(&stripped.value)
+    /// Whether another metric's value is good, and can come in the place of this one without anything else to be done: it
+    /// would take as many lines.
+    pub(super) fn takes(&self, other: &Metric) -> bool {
+        let is_good = match &other.value {
+            Value::Histogram(histogram) => native::fault(histogram).is_none(),
+            _ => true,
+        };
+        is_good && other.timestamp_ms.is_none() && self.text_bytes().1 == lines(&other.value)
     }
 
     /// Takes another value; returns whether it is another one indeed.

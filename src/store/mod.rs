@@ -175,8 +175,7 @@ impl Store {
                 return Ok(self.made(&mut state, payload));
             }
         }
-        // Where contradictions are kept aside, every family is judged when it is about to be exposed.
-        let judged = if self.quarantine { Ok(Vec::new()) } else { push.judge(&self.hash) };
+        let judged = push.judge_unless_later(&self.hash, self.quarantine);
         let mut state = self.state.lock();
         match state.push(&mut push, &judged) {
             Ok(()) => Ok(self.made(&mut state, payload)),

@@ -109,6 +109,12 @@ impl Snapshot {
         self.groups.get(slot as usize).and_then(Option::as_ref).expect("exposed name groups that there are")
     }
 
+    /// See [`Self::group`]. It is copied where a reader has it.
+    pub(super) fn group_mut(&mut self, slot: Slot) -> &mut Group {
+        let group = self.groups.get_mut(slot as usize).and_then(Option::as_mut);
+        Arc::make_mut(group.expect("it is there"))
+    }
+
     /// The family of a number that a group's family names.
     pub(super) fn segments_of(&self, number: u32) -> &FamilySegments {
         self.exposed

@@ -2,6 +2,7 @@
 
 mod again;
 mod due;
+mod patch;
 mod together;
 
 use std::borrow::Cow;
@@ -19,9 +20,9 @@ use super::quarantine::{Candidate, Quarantine};
 use super::segments::Source;
 use super::snapshot::{Snapshot, family_bytes, segments_mut};
 use super::{Change, Push, PushMode, Rules, Settings, StoreError, Verdict};
+use crate::exposition::MetricFamily;
 use crate::exposition::check::{self, Inconsistent};
 use crate::exposition::series::{Fingerprint, SeriesHash};
-use crate::exposition::{MetricFamily, Value};
 use crate::grouping::GroupingKey;
 
 /// What a push was found to be by itself: sound, with the fingerprints of each family's series, or not.
@@ -93,8 +94,7 @@ impl State {
                 if self.update(&mut push) {
                     return Ok(());
                 }
-                let is_judged_later = self.rules.quarantine;
-                let judged = if is_judged_later { Ok(Vec::new()) } else { push.judge(self.index.hash()) };
+                let judged = push.judge_unless_later(self.index.hash(), self.rules.quarantine);
                 self.push(&mut push, &judged)
             }
             Change::Together(mut pushes) => {
@@ -124,6 +124,9 @@ impl State {
     /// Makes a push that brings new values for series that its group has already, and nothing else: there is nothing to be
     /// checked about them. Returns whether it was such a push; its values are gone then.
     pub(super) fn update(&mut self, push: &mut Push) -> bool {
+        if push.mode == PushMode::ReplaceMetrics {
+            return self.set_metrics(push);
+        }
         let Some(slot) = self.slots.get(&push.key).copied() else { return false };
         if !push.is_update_of(self.snapshot.group(slot)) {
             return false;
@@ -139,7 +142,7 @@ impl State {
             stored.pushed_at = push.at.unix;
             let mut changes = false;
             for (metric, new) in stored.metrics.iter_mut().zip(&mut family.metrics) {
-                changes |= metric.set(std::mem::replace(&mut new.value, Value::Untyped(0.0)));
+                changes |= metric.set(new.take_value());
             }
             if changes && let Place::Exposed(number) = stored.head.place {
                 segments_mut(exposed, number).touch(slot);
@@ -155,17 +158,18 @@ impl State {
     /// Makes a push that was judged by itself. Its values are gone then; what is left of it is for the caller to free, who
     /// need not hold the store for that.
     pub(super) fn push(&mut self, push: &mut Push, judged: &Judged) -> Verdict {
-        let completed;
-        let judged = if push.mode == PushMode::ReplaceMetrics && (judged.is_ok() || self.rules.quarantine) {
-            completed = self.complete(push);
-            &completed
-        } else {
-            judged
-        };
-        let judged = if push.mode == PushMode::ReplaceMetrics {
-            // It could not be completed, so it is not known what the group would be.
-            judged.as_ref().map_err(Clone::clone).map(|_| &[][..])
-        } else if self.rules.quarantine {
+        if push.mode != PushMode::ReplaceMetrics {
+            return self.push_families(push, judged);
+        }
+        match self.patch(push, judged) {
+            Ok(None) => Ok(()),
+            Ok(Some(judged)) => self.push_families(push, &judged),
+            Err(fault) => self.refuse(push, fault),
+        }
+    }
+
+    fn push_families(&mut self, push: &mut Push, judged: &Judged) -> Verdict {
+        let judged = if self.rules.quarantine {
             // Every family is judged when it is about to be exposed.
             push.without_timestamps().map(|()| &[][..])
         } else {
@@ -176,21 +180,14 @@ impl State {
         };
         match judged {
             Ok(series) => self.apply(push, series),
-            Err(fault) => {
-                self.fail(&push.key, push.at.unix);
-                // Who wants no checks is told of none.
-                if self.rules.quarantine { Ok(()) } else { Err(fault.into()) }
-            }
+            Err(fault) => self.refuse(push, fault),
         }
     }
 
-    /// Judges a push by itself; one of metrics becomes one of families before.
-    fn complete(&self, push: &mut Push) -> Judged {
-        if push.mode == PushMode::ReplaceMetrics {
-            let group = self.slots.get(&push.key).map(|slot| self.snapshot.group(*slot));
-            push.completed_from(group)?;
-        }
-        push.judge(self.hash())
+    /// Notes that a push was refused; who wants no checks is told of none.
+    fn refuse(&mut self, push: &Push, fault: Inconsistent) -> Verdict {
+        self.fail(&push.key, push.at.unix);
+        if self.rules.quarantine { Ok(()) } else { Err(fault.into()) }
     }
 
     /// Judges a push beside what is exposed.
@@ -325,8 +322,7 @@ impl State {
 
     /// Changes what the store itself exposes of a group.
     fn change_group(&mut self, slot: Slot, change: impl FnOnce(&mut Group)) {
-        let group = self.snapshot.groups.get_mut(slot as usize).and_then(Option::as_mut);
-        let group = Arc::make_mut(group.expect("it was just there"));
+        let group = self.snapshot.group_mut(slot);
         let before = Face::of(group);
         change(group);
         let after = Face::of(group);

@@ -14,19 +14,27 @@ impl State {
         if self.update(push) {
             return Ok(());
         }
-        let judged = match judged {
-            Some(judged) if push.mode != PushMode::ReplaceMetrics => Cow::Borrowed(judged),
-            _ => Cow::Owned(self.complete(push)),
-        };
         let rules = self.rules;
         self.rules = Rules { groups_max: usize::MAX, quarantine: true, ..rules };
-        let verdict = match &*judged {
-            // Where contradictions are kept aside, what is exposed is found out as it was then.
-            Ok(series) if !rules.quarantine && self.judge(push, series).is_ok() => self.apply(push, series),
-            _ => self.push(push, &Ok(Vec::new())),
-        };
+        let verdict = self.push_recorded(push, judged, rules.quarantine);
         self.rules = rules;
         verdict
+    }
+
+    fn push_recorded(&mut self, push: &mut Push, judged: Option<&Judged>, is_quarantine: bool) -> Verdict {
+        let mut judged = judged.map_or_else(|| Cow::Owned(push.judge(self.hash())), Cow::Borrowed);
+        if push.mode == PushMode::ReplaceMetrics {
+            match self.patch(push, &judged) {
+                Ok(None) => return Ok(()),
+                Ok(Some(completed)) => judged = Cow::Owned(completed),
+                Err(fault) => return self.refuse(push, fault),
+            }
+        }
+        match &*judged {
+            // Where contradictions are kept aside, what is exposed is found out as it was then.
+            Ok(series) if !is_quarantine && self.judge(push, series).is_ok() => self.apply(push, series),
+            _ => self.push_families(push, &Ok(Vec::new())),
+        }
     }
 
     /// Takes in a group of a snapshot, and leaves what it does not need. It was judged when it was pushed, but for what the
