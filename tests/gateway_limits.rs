@@ -294,3 +294,35 @@ fn ten_thousand_idle_connections_cost_little() {
     assert!(megabytes < 200.0, "{megabytes} MB");
     assert_eq!(get(&format!("{}/-/healthy", gateway.url)).status, 200);
 }
+
+#[test]
+fn who_looks_for_groups_for_long_keeps_nobody_from_scraping() {
+    let gateway = gateway();
+    // Of such a text the expression below needs a state for each character and each place in itself.
+    let value: String = (0_u64..30_000).map(|i| if i * i % 7 < 3 { 'a' } else { 'b' }).collect();
+    for group in 0..60 {
+        let path = format!("/metrics/job/x/group/{group}/value/{value}");
+        assert_eq!(put(&format!("{}{path}", gateway.url), b"a 1\n").status, 200);
+    }
+    let selector = r#"{value=~"(a|b)*a(a|b){1500}c"}"#;
+    let selector: String = form_urlencoded::byte_serialize(selector.as_bytes()).collect();
+    let groups = format!("{}/api/v1/groups?match[]={selector}", gateway.url);
+    std::thread::scope(|scope| {
+        let find = || get(&groups);
+        let delete = || request("DELETE", &groups, &[], b"");
+        let searches = [scope.spawn(find), scope.spawn(find), scope.spawn(delete)];
+        while !searches.iter().all(std::thread::ScopedJoinHandle::is_finished) {
+            let begin = Instant::now();
+            assert_eq!(get(&format!("{}/metrics", gateway.url)).status, 200);
+            assert_eq!(put(&format!("{}/metrics/job/y", gateway.url), b"a 1\n").status, 200);
+            assert!(begin.elapsed().as_secs() < 2, "{:?}", begin.elapsed());
+        }
+        for search in searches {
+            let answer = search.join().expect("an answer");
+            assert_eq!(answer.status, 503, "{}", answer.text());
+            assert!(answer.text().contains("\"errorType\":\"timeout\""), "{}", answer.text());
+            assert!(answer.text().contains("finding the groups takes more than 5 s"), "{}", answer.text());
+        }
+    });
+    assert!(get(&format!("{}/metrics", gateway.url)).text().contains("group=\"59\""), "nothing was deleted");
+}

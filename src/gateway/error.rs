@@ -1,5 +1,7 @@
 //! The one table of what can go wrong with a request: its status, its text, how loudly it is logged.
 
+use std::time::Duration;
+
 use hyper::StatusCode;
 use hyper::header::{ALLOW, HeaderName, LOCATION, RETRY_AFTER, WWW_AUTHENTICATE};
 use tracing::Level;
@@ -38,6 +40,8 @@ pub(super) enum Failure {
     /// No group has this name in the API.
     #[error("no group has this id, see /api/v1/groups")]
     NoSuchGroup,
+    #[error("finding the groups takes more than {} s: write = in the place of =~, or a simpler expression", .0.as_secs())]
+    SearchTooSlow(Duration),
     /// A metric that is in none of the groups that it is to be divided into.
     #[error("a metric of {0:?} has no label job, which group_by names")]
     NoGroup(String),
@@ -164,9 +168,10 @@ impl Failure {
             Self::TooOften | Self::TooManyPasswords | Self::Store(StoreError::TooManyGroups(_)) => {
                 StatusCode::TOO_MANY_REQUESTS
             }
-            Self::TooManyRequests(_) | Self::TooManyBytes(_) | Self::Store(StoreError::Disk(_)) => {
-                StatusCode::SERVICE_UNAVAILABLE
-            }
+            Self::SearchTooSlow(_)
+            | Self::TooManyRequests(_)
+            | Self::TooManyBytes(_)
+            | Self::Store(StoreError::Disk(_)) => StatusCode::SERVICE_UNAVAILABLE,
             Self::Unauthorized { .. } => StatusCode::UNAUTHORIZED,
             Self::Forbidden(_) => StatusCode::FORBIDDEN,
             Self::Internal => StatusCode::INTERNAL_SERVER_ERROR,

@@ -1,5 +1,7 @@
 //! The groups as things to be looked at and deleted: `/api/v1/groups`.
 
+mod wanted;
+
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
@@ -13,173 +15,13 @@ use crate::gateway::access::Identity;
 use crate::gateway::error::Failure;
 use crate::gateway::peer::Peer;
 use crate::gateway::server::Shared;
-use crate::grouping::{GroupingKey, Selector};
+use crate::grouping::GroupingKey;
 use crate::run::RunOutcome;
-use crate::store::{Change, Group, GroupState, Run, Runs, Snapshot, UnixNanos};
+use crate::store::{Change, Group, Run, Runs, Snapshot, UnixNanos};
+use wanted::{Place, Wanted};
 
-/// Groups in one answer, where nothing else is asked for.
-const LIMIT: usize = 100;
-/// Groups in one answer.
-const LIMIT_MAX: usize = 1000;
-/// Regular expressions in one request: each takes memory, and time for each group.
-const REGEXES_MAX: usize = 16;
 /// Groups that are deleted while nothing else is changed.
 const DELETED_TOGETHER: usize = 64;
-
-/// Which groups are asked for, and in which order.
-#[derive(Debug)]
-struct Wanted {
-    /// One of them has to match; all groups where there is none.
-    selectors: Vec<Selector>,
-    states: Vec<GroupState>,
-    order: Order,
-    limit: usize,
-    after: Option<Place>,
-    is_dry_run: bool,
-}
-
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Order {
-    /// By key.
-    Key,
-    /// Those first that were pushed longest ago.
-    Age,
-    /// The worst first; those of one state by age.
-    State,
-}
-
-/// What a group is ordered by; those of one rank by key.
-type Rank = (u8, i64);
-
-/// Where a group stands in an order.
-#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
-struct Place {
-    rank: Rank,
-    key: Arc<GroupingKey>,
-}
-
-impl Order {
-    fn rank(self, group: &Group) -> Rank {
-        match self {
-            Self::Key => (0, 0),
-            Self::Age => (0, group.succeeded_at.0),
-            Self::State => (group.state() as u8, group.succeeded_at.0),
-        }
-    }
-}
-
-impl Place {
-    fn parse(text: &str) -> Option<Self> {
-        let (rank, id) = match text.rsplit_once('.') {
-            None => ((0, 0), text),
-            Some((rank, id)) => {
-                let (state, at) = rank.split_once('.')?;
-                ((state.parse().ok()?, at.parse().ok()?), id)
-            }
-        };
-        Some(Self { rank, key: Arc::new(GroupingKey::from_id(id)?) })
-    }
-
-    fn to_text(&self, order: Order) -> String {
-        let (id, (state, at)) = (self.key.to_id(), self.rank);
-        if order == Order::Key { id } else { format!("{state}.{at}.{id}") }
-    }
-}
-
-impl Wanted {
-    /// Reads a query string.
-    fn of(query: Option<&str>) -> Result<Self, Failure> {
-        let mut wanted = Self {
-            selectors: Vec::new(),
-            states: Vec::new(),
-            order: Order::Key,
-            limit: LIMIT,
-            after: None,
-            is_dry_run: false,
-        };
-        for (name, value) in query.into_iter().flat_map(|query| form_urlencoded::parse(query.as_bytes())) {
-            let bad = |problem: String| Failure::BadParameter {
-                name: name.clone().into_owned(),
-                value: value.clone().into_owned(),
-                problem,
-            };
-            let one_of = |what: &str| bad(format!("write {what}"));
-            match &*name {
-                "match[]" | "match" => {
-                    wanted.selectors.push(Selector::parse(&value).map_err(|error| bad(error.to_string()))?);
-                    if wanted.selectors.iter().map(Selector::regexes).sum::<usize>() > REGEXES_MAX {
-                        return Err(bad(format!("there are more than {REGEXES_MAX} regular expressions")));
-                    }
-                }
-                "state" => {
-                    let state = GroupState::ALL.into_iter().find(|state| state.name() == value);
-                    let names = GroupState::ALL.map(GroupState::name).join(", ");
-                    wanted.states.push(state.ok_or_else(|| one_of(&names))?);
-                }
-                "sort" => {
-                    wanted.order = match &*value {
-                        "key" => Order::Key,
-                        "age" => Order::Age,
-                        "state" => Order::State,
-                        _ => return Err(one_of("key, age or state")),
-                    }
-                }
-                "limit" => {
-                    let limit = value.parse().ok().filter(|limit| (1..=LIMIT_MAX).contains(limit));
-                    wanted.limit = limit.ok_or_else(|| one_of("a number from 1 to 1000"))?;
-                }
-                "after" => {
-                    let place = Place::parse(&value);
-                    wanted.after = Some(place.ok_or_else(|| one_of("what an answer before had as next"))?);
-                }
-                "dry_run" => {
-                    wanted.is_dry_run = match &*value.to_ascii_lowercase() {
-                        "1" | "true" | "yes" | "on" => true,
-                        "0" | "false" | "no" | "off" => false,
-                        _ => return Err(one_of("1 or 0")),
-                    }
-                }
-                _ => {}
-            }
-        }
-        Ok(wanted)
-    }
-
-    fn selects(&self, group: &Group) -> bool {
-        (self.selectors.is_empty() || self.selectors.iter().any(|selector| selector.is_match(&group.key)))
-            && (self.states.is_empty() || self.states.contains(&group.state()))
-    }
-
-    /// The groups in order, one more than is wanted if there are so many.
-    fn page<'s>(&self, snapshot: &'s Snapshot) -> Vec<&'s Group> {
-        if self.order != Order::Key {
-            return self.ranked(snapshot);
-        }
-        let groups: Box<dyn Iterator<Item = _>> = match &self.after {
-            None => Box::new(snapshot.groups()),
-            Some(after) => Box::new(snapshot.after(&after.key)),
-        };
-        groups.map(|group| &**group).filter(|group| self.selects(group)).take(self.limit + 1).collect()
-    }
-
-    /// The same where the order is another one than theirs: each is looked at, and the first ones are kept.
-    fn ranked<'s>(&self, snapshot: &'s Snapshot) -> Vec<&'s Group> {
-        let mut first: BTreeMap<(Rank, &GroupingKey), &Group> = BTreeMap::new();
-        for group in snapshot.in_any_order() {
-            let place = (self.order.rank(group), &*group.key);
-            let is_behind = self.after.as_ref().is_none_or(|after| place > (after.rank, &*after.key));
-            let is_near =
-                first.len() <= self.limit || first.last_key_value().is_some_and(|(last, _)| place < *last);
-            if is_behind && is_near && self.selects(group) {
-                first.insert(place, group);
-                if first.len() > self.limit + 1 {
-                    first.pop_last();
-                }
-            }
-        }
-        first.into_values().collect()
-    }
-}
 
 #[derive(Serialize)]
 struct Page<'a> {
@@ -269,19 +111,20 @@ pub(in crate::gateway) async fn list(
     peer: &Peer,
 ) -> Result<Answer, Failure> {
     let wanted = Wanted::of(query)?;
+    let heavy = if wanted.is_search() { &shared.searches } else { &shared.reads.heavy };
     let work = move || {
-        let mut groups = wanted.page(&snapshot);
+        let mut groups = wanted.page(&snapshot)?;
         let has_more = groups.len() > wanted.limit;
         groups.truncate(wanted.limit);
         let last = groups.last().filter(|_| has_more);
-        let next = last.map(|last| Place { rank: wanted.order.rank(last), key: last.key.clone() });
-        json(&Page {
+        let next = last.map(|last| Place::of(last, wanted.order));
+        Ok(json(&Page {
             next: next.map(|next| next.to_text(wanted.order)),
             total: snapshot.len(),
             groups: groups.into_iter().map(Summary::of).collect(),
-        })
+        }))
     };
-    shared.reads.heavy.run(peer, work).await
+    heavy.run(peer, work).await?
 }
 
 fn find(snapshot: &Snapshot, identity: &Identity, id: &str) -> Result<Arc<Group>, Failure> {
@@ -349,11 +192,13 @@ pub(in crate::gateway) async fn delete(
         let wanted = wanted.clone();
         move || {
             let may = |key: &GroupingKey| identity.jobs().is_none_or(|jobs| jobs.is_match(key.job()));
-            let groups = snapshot.groups().filter(|group| may(&group.key) && wanted.selects(group));
-            groups.map(|group| group.key.clone()).collect::<Vec<_>>()
+            let groups = snapshot.groups().filter(|group| may(&group.key)).map(|group| &**group);
+            let groups: Vec<_> = wanted.selected(groups).collect::<Result<_, _>>()?;
+            Ok::<_, Failure>(groups.into_iter().map(|group| group.key.clone()).collect::<Vec<_>>())
         }
     };
-    let mut keys = shared.writes.heavy.run(peer, select).await?;
+    let heavy = if wanted.is_search() { &shared.searches } else { &shared.writes.heavy };
+    let mut keys = heavy.run(peer, select).await??;
     let is_dry_run = wanted.is_dry_run;
     if !is_dry_run {
         keys = delete_all(shared, &wanted, keys).await?;
@@ -397,7 +242,7 @@ async fn delete_all(
             let snapshot = shared.store.snapshot();
             let is_wanted = |key: &&Arc<GroupingKey>| {
                 let group = snapshot.get(key);
-                group.is_some_and(|group| wanted.states.is_empty() || wanted.states.contains(&group.state()))
+                group.is_some_and(|group| wanted.has_state_of(group))
             };
             some.iter().filter(is_wanted).cloned().collect()
         };
@@ -435,6 +280,7 @@ pub(in crate::gateway) fn refusal(failure: Failure) -> Result<Answer, Failure> {
     let kind = match &failure {
         Failure::BadParameter { .. } => "bad_data",
         Failure::NoSuchGroup => "not_found",
+        Failure::SearchTooSlow(_) => "timeout",
         _ => return Err(failure),
     };
     let body = serde_json::json!({ "status": "error", "errorType": kind, "error": failure.to_string() });
