@@ -91,6 +91,7 @@ fn flags_say_what_holds_where_nothing_is_asked_for() {
     accepted(&format!("{}/metrics/job/other", gateway.url), "# TYPE job_up counter\njob_up 7\npush_up 8\n");
     assert_eq!(gateway.sample(r#"job_up{instance="",job="other"}"#), None);
     assert_eq!(gateway.sample(r#"push_up{instance="",job="other"}"#), Some(8.0));
+    assert_eq!(gateway.sample("jobmon_gateway_left_out_families_total"), Some(1.0), "and that is told");
 }
 
 const RULES: &str = "

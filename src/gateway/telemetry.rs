@@ -5,7 +5,7 @@ use std::collections::HashMap;
 use std::time::Instant;
 
 use hyper::{Method, StatusCode};
-use prometheus::{IntCounterVec, IntGauge, Opts, Registry};
+use prometheus::{IntCounter, IntCounterVec, IntGauge, Opts, Registry};
 
 use super::summary::SummaryVec;
 use crate::exposition::{MetricFamily, MetricType, registry};
@@ -22,6 +22,7 @@ pub struct Telemetry {
     requests: IntCounterVec,
     push_duration: SummaryVec,
     push_size: SummaryVec,
+    left_out: IntCounter,
     quarantined: IntGauge,
     writable: IntGauge,
 }
@@ -52,6 +53,12 @@ impl Telemetry {
         register(Box::new(requests.clone()));
         register(Box::new(push_duration.clone()));
         register(Box::new(push_size.clone()));
+        let left_out = IntCounter::new(
+            "jobmon_gateway_left_out_families_total",
+            "Metric families left out of pushes that were taken, because only the gateway itself exposes their names.",
+        )
+        .expect("a valid name");
+        register(Box::new(left_out.clone()));
         let quarantined = IntGauge::new(
             "jobmon_gateway_quarantined_families",
             "Metric families of groups that are not exposed, because others contradict them.",
@@ -66,7 +73,7 @@ impl Telemetry {
         register(Box::new(writable.clone()));
         register(Box::new(build_info()));
         register(Box::new(prometheus::process_collector::ProcessCollector::for_self()));
-        Self { registry, requests, push_duration, push_size, quarantined, writable }
+        Self { registry, requests, push_duration, push_size, left_out, quarantined, writable }
     }
 
     /// Everything as it is now, beside a state of the store.
@@ -90,6 +97,11 @@ impl Telemetry {
             (PUSH_SIZE.to_owned(), MetricType::Summary),
         ]);
         types
+    }
+
+    /// Notes families that a push had, and that were left out.
+    pub fn left_out(&self, families: usize) {
+        self.left_out.inc_by(families as u64);
     }
 
     /// Notes an answered request.

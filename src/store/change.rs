@@ -83,9 +83,11 @@ impl Push {
         Self { key, families, mode, at: at.into(), wishes: Wishes::default(), runs: Vec::new() }
     }
 
-    /// Leaves out what only the store itself exposes.
-    pub(super) fn leave_out(&mut self, names: &OwnNames) {
+    /// Leaves out what only the store itself exposes, and returns how many families that were.
+    pub(super) fn leave_out(&mut self, names: &OwnNames) -> usize {
+        let before = self.families.len();
         self.families.retain(|family| !names.contains(&family.name));
+        before - self.families.len()
     }
 
     /// Whether it brings nothing but values for series that the group exposes, and good ones.

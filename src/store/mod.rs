@@ -123,7 +123,12 @@ pub struct Store {
 /// A change that was made, and may not be on disk yet.
 #[derive(Debug, Clone, Copy)]
 #[must_use = "it may be lost"]
-pub struct Made(Option<u64>);
+pub struct Made {
+    /// The number of its record, where there is a journal.
+    record: Option<u64>,
+    /// Families that were left out, because only the store itself exposes what is called so.
+    pub left_out: usize,
+}
 
 impl Store {
     /// An empty store that lives in memory.
@@ -165,33 +170,33 @@ impl Store {
     }
 
     fn push(&self, mut push: Push) -> Result<Made, StoreError> {
-        push.leave_out(&self.names);
+        let left_out = push.leave_out(&self.names);
         let change = Change::Push(push);
         let payload = self.payload(&change)?;
         let Change::Push(mut push) = change else { unreachable!("it was just made") };
         {
             let mut state = self.state.lock();
             if state.update(&mut push) {
-                return Ok(self.made(&mut state, payload));
+                return Ok(Made { left_out, ..self.made(&mut state, payload) });
             }
         }
         let judged = push.judge_unless_later(&self.hash, self.quarantine);
         let mut state = self.state.lock();
         match state.push(&mut push, &judged) {
-            Ok(()) => Ok(self.made(&mut state, payload)),
+            Ok(()) => Ok(Made { left_out, ..self.made(&mut state, payload) }),
             Err(fault) => Err(self.refused(&mut state, [&push], fault)),
         }
     }
 
     fn push_together(&self, mut pushes: Vec<Push>) -> Result<Made, StoreError> {
-        pushes.iter_mut().for_each(|push| push.leave_out(&self.names));
+        let left_out = pushes.iter_mut().map(|push| push.leave_out(&self.names)).sum();
         let change = Change::Together(pushes);
         let payload = self.payload(&change)?;
         let Change::Together(mut pushes) = change else { unreachable!("it was just made") };
         let judged: Vec<_> = pushes.iter().map(|push| push.judge(&self.hash)).collect();
         let mut state = self.state.lock();
         match state.push_together(&mut pushes, &judged) {
-            Ok(()) => Ok(self.made(&mut state, payload)),
+            Ok(()) => Ok(Made { left_out, ..self.made(&mut state, payload) }),
             Err(fault) => Err(self.refused(&mut state, &pushes, fault)),
         }
     }
@@ -208,7 +213,8 @@ impl Store {
         if state.has_sooner() {
             self.sooner.notify_one();
         }
-        Made(self.journal.as_ref().zip(payload).map(|(journal, payload)| journal.append(&payload)))
+        let record = self.journal.as_ref().zip(payload).map(|(journal, payload)| journal.append(&payload));
+        Made { record, left_out: 0 }
     }
 
     /// Records that pushes were refused, which need not be on disk before it is told.
@@ -268,8 +274,7 @@ impl Store {
     /// # Errors
     /// Where the disk fails.
     pub fn durable(&self, made: Made) -> impl Future<Output = Result<(), StoreError>> + Send + use<> {
-        let Made(number) = made;
-        let on_disk = self.journal.as_ref().zip(number).map(|(journal, number)| journal.on_disk(number));
+        let on_disk = self.journal.as_ref().zip(made.record).map(|(journal, record)| journal.on_disk(record));
         async {
             let Some(on_disk) = on_disk else { return Ok(()) };
             let slow = || StoreError::Disk("the disk does not answer".into());
@@ -282,7 +287,7 @@ impl Store {
     /// # Errors
     /// Where the disk fails.
     pub fn flush(&self) -> impl Future<Output = Result<(), StoreError>> + Send + use<> {
-        self.durable(Made(self.journal.as_ref().map(|journal| journal.last())))
+        self.durable(Made { record: self.journal.as_ref().map(|journal| journal.last()), left_out: 0 })
     }
 
     /// Whether changes can be made.

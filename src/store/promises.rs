@@ -10,7 +10,8 @@ use std::time::Duration;
 
 use super::group::{Slot, UnixNanos};
 
-/// Nanoseconds since some moment, by a clock that nobody sets (`CLOCK_MONOTONIC`, `clock_gettime(2)`).
+/// Nanoseconds since some moment, by a clock that nobody sets (`CLOCK_MONOTONIC`, `clock_gettime(2)`). It stands still while
+/// the machine sleeps: pushes that could not be taken then are not missed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Default)]
 pub struct SteadyNanos(pub i64);
 

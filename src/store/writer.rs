@@ -90,7 +90,7 @@ impl State {
     pub(super) fn make(&mut self, change: Change) -> Verdict {
         match change {
             Change::Push(mut push) => {
-                push.leave_out(self.names());
+                let _ = push.leave_out(self.names());
                 if self.update(&mut push) {
                     return Ok(());
                 }
@@ -98,7 +98,9 @@ impl State {
                 self.push(&mut push, &judged)
             }
             Change::Together(mut pushes) => {
-                pushes.iter_mut().for_each(|push| push.leave_out(self.names()));
+                for push in &mut pushes {
+                    let _ = push.leave_out(self.names());
+                }
                 let judged: Vec<_> = pushes.iter().map(|push| push.judge(self.index.hash())).collect();
                 self.push_together(&mut pushes, &judged)
             }

@@ -55,15 +55,17 @@ pub(in crate::gateway) async fn push(
     let store = shared.store.clone();
     let work = move || reading.make(&store, body, Aim { key, mode, at, asked, wishes });
     let change = if is_small { work()? } else { shared.writes.heavy.run(peer, work).await?? };
-    shared.store.durable(change).await?;
-    Ok(taken(shared))
+    taken(shared, change).await
 }
 
-fn taken(shared: &Shared) -> Answer {
-    empty(match shared.consistency {
+/// Answers a push when it is as durable as the store makes it.
+async fn taken(shared: &Shared, change: Made) -> Result<Answer, Failure> {
+    shared.store.durable(change).await?;
+    shared.telemetry.left_out(change.left_out);
+    Ok(empty(match shared.consistency {
         Consistency::Checked => StatusCode::OK,
         Consistency::Quarantined => StatusCode::ACCEPTED,
-    })
+    }))
 }
 
 /// Replaces the groups that labels of the metrics name, all of them or none.
@@ -85,8 +87,7 @@ pub(in crate::gateway) async fn push_together(
         Ok::<_, Failure>(store.make(Change::Together(pushes))?)
     };
     let change = if is_small { work()? } else { shared.writes.heavy.run(peer, work).await?? };
-    shared.store.durable(change).await?;
-    Ok(taken(shared))
+    taken(shared, change).await
 }
 
 /// Deletes a group: 202 and nothing, whether there was one or not.

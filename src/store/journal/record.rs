@@ -261,7 +261,7 @@ impl Reader {
             wishes: Wishes { ttl: wish(entry.ttl), expect: wish(entry.expect) },
             runs: entry.runs.into_iter().map(run).collect::<Option<_>>()?,
         };
-        push.leave_out(&self.names);
+        let _ = push.leave_out(&self.names);
         Some(push)
     }
 
