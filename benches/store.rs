@@ -144,26 +144,28 @@ fn patch_one_sample(bencher: Bencher, series: usize) {
         .bench_local_values(|change| store.make(change));
 }
 
-/// What is asked of a group: nothing, that the next push is expected, or that its series go, too.
+/// What is asked of a group: nothing, that the next push is expected, or that its series go, too. Beside the last: nothing,
+/// and each group is deleted, so that its series go and come all the same.
 #[derive(Debug, Clone, Copy)]
 enum Asked {
     Nothing,
     Expect,
     ExpectAndTtl,
+    Deletion,
 }
 
 const PROMISING_GROUPS: usize = 100_000;
 
 /// A push to each of 100,000 groups, and all that was promised with it falls due: what this takes more than without promises
 /// is arming, firing and revival.
-#[divan::bench(args = [Asked::Nothing, Asked::Expect, Asked::ExpectAndTtl], sample_count = 5, sample_size = 1)]
+#[divan::bench(args = [Asked::Nothing, Asked::Expect, Asked::ExpectAndTtl, Asked::Deletion], sample_count = 5, sample_size = 1)]
 fn promise_and_break(bencher: Bencher, asked: Asked) {
     let store = Store::new(settings());
     let mut round: i64 = 0;
     let pushes = |round: i64| {
         let wish = |is_asked: bool| Wish::new(is_asked.then_some(Duration::from_secs(1)), None);
         let wishes = Wishes {
-            expect: wish(!matches!(asked, Asked::Nothing)),
+            expect: wish(matches!(asked, Asked::Expect | Asked::ExpectAndTtl)),
             ttl: wish(matches!(asked, Asked::ExpectAndTtl)),
         };
         let push = |group| {
@@ -189,6 +191,11 @@ fn promise_and_break(bencher: Bencher, asked: Asked) {
                 let _ = store.make(change).expect("a good push");
             }
             while store.let_fall_due(SteadyNanos(round * 10_000_000_000 + 5_000_000_000)) {}
+            if matches!(asked, Asked::Deletion) {
+                for group in 0..PROMISING_GROUPS {
+                    let _ = store.make(Change::Delete(vec![key(group)])).expect("deleted");
+                }
+            }
         });
 }
 
