@@ -9,7 +9,7 @@ use jobmon::exposition::{Labels, Metric, MetricFamily, MetricType, Value, protob
 use nix::sys::signal::Signal;
 
 use crate::harness::http::{self, get, post, put, request};
-use crate::harness::peers::{Suite, prometheus, prometheus_with, pushgateway};
+use crate::harness::peers::{Suite, prometheus, prometheus_with};
 use crate::harness::{Gateway, gateway, gateway_with, sample, wait_for};
 
 const PROTOBUF: (&str, &str) = (
@@ -477,55 +477,6 @@ fn requests_are_counted() {
     assert!(answer.text().ends_with(
         "gathered metric family process_start_time_seconds has type COUNTER but should have GAUGE\n"
     ));
-}
-
-/// The same pushes give the same exposition as a real Pushgateway, but for times.
-#[test]
-fn a_sequence_of_pushes_is_exposed_as_by_a_pushgateway() {
-    let (ours, theirs) = (gateway(), pushgateway(Suite::Newest));
-    let exposition = |url: &str| {
-        for (method, path, body) in [
-            (
-                "PUT",
-                "/metrics/job/b",
-                "# HELP m help\n# TYPE m gauge\nm{z=\"1\"} 1\nm 2\nm{a=\"1\",b=\"2\"} 3\n",
-            ),
-            ("PUT", "/metrics/job/a/instance/i", "# HELP m help\n# TYPE m gauge\nm 4\nm{z=\"0\"} 5\n"),
-            ("POST", "/metrics/job/a/instance/i", "n 1\n"),
-            (
-                "PUT",
-                "/metrics/job/c",
-                "# TYPE h histogram\nh_bucket{le=\"0.5\"} 1\nh_bucket{le=\"+Inf\"} 2\nh_sum 1e-7\nh_count 2\n",
-            ),
-            (
-                "POST",
-                "/metrics/job/c",
-                "# TYPE s summary\ns{quantile=\"0.5\"} NaN\ns_sum 123456789.123\ns_count 3\nc_total 1e6\n",
-            ),
-            ("PUT", "/metrics/job/gone", "gone 1\n"),
-            ("DELETE", "/metrics/job/gone", ""),
-            ("PUT", "/metrics/job/empty", "x 1\n"),
-            ("PUT", "/metrics/job/empty", ""),
-            ("PUT", "/metrics/job/bad", "m 1 5\n"),
-            ("PUT", "/metrics/job/new%20line%0A%22%5C", "esc{v=\"\\\\ \\\" \\n\"} -0\n"),
-        ] {
-            request(method, &format!("{url}{path}"), &[], body.as_bytes());
-        }
-        let text = get(&format!("{url}/metrics")).text();
-        let own = ["pushgateway_", "process_", "go_", "jobmon_gateway_"];
-        let shown = |line: &&str| {
-            let name = line.trim_start_matches("# HELP ").trim_start_matches("# TYPE ");
-            !own.iter().any(|prefix| name.starts_with(prefix))
-        };
-        let timeless = |line: &str| match line.split_once("} ") {
-            Some((series, value)) if series.starts_with("push_") && value != "0" => {
-                format!("{series}}} SOME TIME")
-            }
-            _ => line.to_owned(),
-        };
-        text.lines().filter(shown).map(timeless).collect::<Vec<_>>().join("\n")
-    };
-    assert_eq!(exposition(&ours.url), exposition(&theirs.url));
 }
 
 #[test]
