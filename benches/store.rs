@@ -163,10 +163,10 @@ fn promise_and_break(bencher: Bencher, asked: Asked) {
     let store = Store::new(settings());
     let mut round: i64 = 0;
     let pushes = |round: i64| {
-        let wish = |is_asked: bool| Wish::new(is_asked.then_some(Duration::from_secs(1)), None);
+        let length = |is_asked: bool| is_asked.then_some(Duration::from_secs(1));
         let wishes = Wishes {
-            expect: wish(matches!(asked, Asked::Expect | Asked::ExpectAndTtl)),
-            ttl: wish(matches!(asked, Asked::ExpectAndTtl)),
+            expect: Wish::expect(length(matches!(asked, Asked::Expect | Asked::ExpectAndTtl)), None),
+            ttl: Wish::ttl(length(matches!(asked, Asked::ExpectAndTtl)), None),
         };
         let push = |group| {
             let families = Shape::Families(10).families(usize::try_from(round).expect("small"));

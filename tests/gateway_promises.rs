@@ -81,8 +81,12 @@ fn flags_say_what_holds_where_nothing_is_asked_for() {
         gateway_with(&["--push.default-ttl=1s", "--push.max-ttl=36h", "--liveness.metric-name=job_up"]);
     accepted(&format!("{}/metrics/job/plain", gateway.url), "m 1\n");
     accepted(&format!("{}/metrics/job/long?ttl=1y&expect=1h", gateway.url), "m 1\n");
+    accepted(&format!("{}/metrics/job/ever?ttl=0", gateway.url), "m 1\n");
     wait_for("the default to hold", || (!is_exposed(&gateway, "plain")).then_some(()));
     assert!(is_exposed(&gateway, "long"));
+    // Nobody keeps series for longer than is allowed.
+    let ever = group(&gateway, "ever").expect("it is there");
+    assert_eq!(ever["ttl"]["seconds"], Value::from(36.0 * 3600.0));
     let long = group(&gateway, "long").expect("it is there");
     assert_eq!((&long["ttl"]["seconds"], &long["state"]), (&Value::from(36.0 * 3600.0), &Value::from("up")));
     assert_eq!(gateway.sample(r#"job_up{instance="",job="long"}"#), Some(1.0));
@@ -92,6 +96,52 @@ fn flags_say_what_holds_where_nothing_is_asked_for() {
     assert_eq!(gateway.sample(r#"job_up{instance="",job="other"}"#), None);
     assert_eq!(gateway.sample(r#"push_up{instance="",job="other"}"#), Some(8.0));
     assert_eq!(gateway.sample("jobmon_gateway_left_out_families_total"), Some(1.0), "and that is told");
+}
+
+#[test]
+fn series_stay_for_ever_if_that_is_asked_for() {
+    let gateway = gateway_with(&["--push.default-ttl=1s"]);
+    for (job, query) in [("kept", "?ttl=0"), ("plain", "")] {
+        accepted(&format!("{}/metrics/job/{job}{query}", gateway.url), "m 1\n");
+    }
+    accepted(&format!("{}/metrics/job/kept", gateway.url), "n 1\n");
+    wait_for("the default to hold", || (!is_exposed(&gateway, "plain")).then_some(()));
+    assert!(is_exposed(&gateway, "kept"), "that holds on");
+}
+
+/// The push of a skipped run is not the one that was promised.
+#[test]
+fn a_skipped_run_moves_no_promise() {
+    let directory = temporary_directory();
+    let storage = format!("--storage.path={}", directory.path().display());
+    let mut gateway = gateway_with(&[&storage]);
+    let url = format!("{}/metrics/job/x", gateway.url);
+    let skip = |at: f64| format!("jobmon_last_skip_timestamp_seconds {at}\n");
+    let expected = |gateway: &Gateway| {
+        gateway.sample(r#"push_expected_time_seconds{instance="",job="x"}"#).expect("it is promised")
+    };
+    accepted(&format!("{url}?expect=1h"), &final_push(0));
+    let promised = expected(&gateway);
+    accepted(&url, &skip(1.8e9));
+    assert_eq!(expected(&gateway).to_bits(), promised.to_bits());
+    gateway.process.signal(nix::sys::signal::Signal::SIGKILL);
+    gateway.process.end();
+    gateway = gateway_with(&[&storage]);
+    assert_eq!(expected(&gateway).to_bits(), promised.to_bits());
+    // Whoever knows when the next run is due says so.
+    let url = format!("{}/metrics/job/x", gateway.url);
+    accepted(&format!("{url}?expect=2h"), &skip(1.9e9));
+    assert!(expected(&gateway) > promised + 3500.0);
+    accepted(&format!("{url}?expect=1ms"), "jobmon_running 1\n");
+    let up = || gateway.sample(r#"push_up{instance="",job="x"}"#);
+    wait_for("the next push to be overdue", || up().filter(|up| *up == 0.0));
+    accepted(&url, &skip(2e9));
+    assert_eq!(up(), Some(0.0), "it does not come by a skip");
+    accepted(&format!("{url}?expect=1h&run_id=c&run_outcome=signal"), &final_push(143));
+    assert_eq!(up(), Some(1.0));
+    let counts = &runs(&gateway, "x")["counts"];
+    let counts = ["success", "skipped", "signal", "failure"].map(|name| counts[name].as_u64());
+    assert_eq!(counts, [Some(1), Some(3), Some(1), Some(0)]);
 }
 
 const RULES: &str = "
@@ -127,7 +177,10 @@ fn rules_say_what_holds_for_some_groups() {
     wait_for("the other rule to hold", || (!is_exposed(&gateway, "short")).then_some(()));
     let answer = post(&url("nightly-backup"), b"a 1\nb 1\nc 1\n");
     assert_eq!(
-        (answer.status, answer.text().contains("more than 2 series")),
+        (
+            answer.status,
+            answer.text().contains("more than 2 series in one push, which a rule of --push.rules-file")
+        ),
         (422, true),
         "{}",
         answer.text()

@@ -14,6 +14,8 @@ use crate::cli::{RUN_OPTIONS, RunOption, Takes};
 const JOBS: &str = "job";
 /// Options that make no sense in a file.
 const FLAGS_ONLY: [&str; 2] = ["job", "config"];
+/// The ways to say when a job runs.
+const TIMETABLES: [&str; 2] = ["schedule", "every"];
 /// How alike a wrong key must be to a right one to be taken for a slip (Jaro-Winkler).
 const ALIKE_MIN: f64 = 0.8;
 
@@ -46,7 +48,12 @@ impl Settings {
                 reader.setting(&mut settings, key, value);
             }
         }
-        settings.0.extend(reader.job(&table, job).0);
+        let of_job = reader.job(&table, job);
+        // Who says when this job runs in one way means it, whatever is said for all in the other one.
+        if TIMETABLES.iter().any(|name| of_job.get(name).is_some()) {
+            settings.0.retain(|name, _| !TIMETABLES.contains(name));
+        }
+        settings.0.extend(of_job.0);
         settings
     }
 

@@ -308,10 +308,22 @@ fn start_delay(jitter: Duration, surroundings: &dyn Surroundings, key: &Grouping
 const GRACE: Duration = Duration::from_secs(5);
 
 fn timetable(reader: &mut Reader<'_>) -> Timetable {
+    let mut schedule = reader.any("schedule", values::text);
+    let mut every = reader.one("every", values::duration_or_none).flatten();
+    match (reader.distance("schedule"), reader.distance("every")) {
+        (Some(schedule), Some(every)) if schedule == every => {
+            reader.warn("every", "--schedule says when the job runs, and counts");
+        }
+        (Some(of_schedule), Some(of_every)) if of_every < of_schedule => schedule = None,
+        _ => {}
+    }
+    if schedule.is_some() {
+        every = None;
+    }
     Timetable {
-        schedule: reader.any("schedule", values::text),
+        schedule,
         timezone: reader.any("timezone", values::text),
-        every: reader.one("every", values::duration_or_none).flatten(),
+        every,
         grace: reader.one("grace", values::duration).unwrap_or(GRACE),
     }
 }

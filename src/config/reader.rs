@@ -90,6 +90,14 @@ impl<'a> Reader<'a> {
         ["job", "metrics"].contains(&name) && self.variables.iter().any(|(name, _)| name == "JOBMON_RUN_ID")
     }
 
+    /// How far from the command line a value stands, if there is one: the nearest counts first.
+    pub(super) fn distance(&self, name: &str) -> Option<usize> {
+        let (source, values) = self.values(name);
+        let is_in = |file: &Settings| file.get(name).is_some_and(|setting| setting.place == source.name);
+        let file = self.files.iter().position(is_in).map(|file| file + 2);
+        (!values.is_empty()).then(|| if source.is_flag { 0 } else { file.unwrap_or(1) })
+    }
+
     pub(super) fn is_given(&self, name: &str) -> bool {
         !self.values(name).1.is_empty()
     }

@@ -63,7 +63,10 @@ pub fn duration(text: &str) -> Judged<Duration> {
     let parsed = match bare {
         Some(Ok(duration)) => Some(duration),
         // Too many seconds for a Duration, or less than none.
-        Some(Err(_)) => text.parse::<f64>().ok().filter(|seconds| *seconds > 0.0).map(|_| DURATION_MAX),
+        Some(Err(_)) => {
+            let seconds = text.parse::<f64>().ok().filter(|seconds| seconds.is_finite() && *seconds > 0.0);
+            seconds.map(|_| DURATION_MAX)
+        }
         None => humantime::parse_duration(text).ok(),
     };
     let parsed = parsed.ok_or("write a duration such as 90s, 1m30s, 250ms, or a number of seconds")?;

@@ -60,7 +60,8 @@ pub struct RunRecord {
 }
 
 impl Promise {
-    /// This, and that the runs which another one tells of were earlier runs.
+    /// This, and that the runs which another one tells of were earlier runs; and when that one expects the next push, where
+    /// this says nothing about it.
     #[must_use]
     pub fn with_runs_of(&self, other: &Self) -> Self {
         let mut seen: HashSet<&str> = self.run.iter().map(|run| run.id.as_str()).collect();
@@ -68,7 +69,8 @@ impl Promise {
         let mut earlier: Vec<RunRecord> = all.filter(|run| seen.insert(&run.id)).cloned().collect();
         earlier.sort_by(|a, b| (a.end_micros, &a.id).cmp(&(b.end_micros, &b.id)));
         earlier.drain(..earlier.len().saturating_sub(EARLIER_MAX));
-        Self { earlier, ..self.clone() }
+        let expect = if self.expect == Expect::Keep { other.expect } else { self.expect };
+        Self { expect, earlier, ..self.clone() }
     }
 
     /// Puts it behind the query that a URL has already.
@@ -102,7 +104,9 @@ impl Promise {
         };
         pairs.extend(expect.map(|expect| ("expect", expect)));
         pairs.extend(self.ttl.map(|ttl| ("ttl", duration(ttl))));
-        pairs.extend(self.run.iter().map(|run| ("run_id", id(run))));
+        if let Some(run) = &self.run {
+            pairs.extend([("run_id", id(run)), ("run_outcome", run.outcome.name().to_owned())]);
+        }
         pairs.extend(self.earlier.iter().map(|run| {
             let (end, took) = (seconds(micros(run.end_micros)), seconds(run.duration_micros));
             let value = format!("{},{end},{took},{},{}", id(run), run.exit_code, run.outcome.name());
@@ -181,8 +185,11 @@ mod tests {
             (ttl(Duration::ZERO), Some("ttl=0")),
             (ttl(Duration::from_hours(36)), Some("ttl=129600s")),
             (ttl(Duration::from_nanos(1)), Some("ttl=1ms")),
-            (Promise { run: Some(run("0a", 1)), ..promise.clone() }, Some("run_id=0a")),
-            (Promise { run: Some(run("a&b=c,d", 1)), ..promise.clone() }, Some("run_id=a%26b%3Dc%2Cd")),
+            (Promise { run: Some(run("0a", 1)), ..promise.clone() }, Some("run_id=0a&run_outcome=failure")),
+            (
+                Promise { run: Some(run("a&b=c,d", 1)), ..promise.clone() },
+                Some("run_id=a%26b%3Dc%2Cd&run_outcome=failure"),
+            ),
             (
                 Promise { earlier: vec![run("0a", 1_500_000), run("0b", 2_000_001)], ..promise },
                 Some("earlier_run=0a,1.5,1.5,3,failure&earlier_run=0b,2.000001,1.5,3,failure"),
@@ -216,17 +223,20 @@ mod tests {
             run: Some(run("0a", 1)),
             earlier: vec![run("0b", 0)],
         };
-        let own = "expect=0&ttl=7s&run_id=0a&earlier_run=0b,0,1.5,3,failure";
+        let own = "expect=0&ttl=7s&run_id=0a&run_outcome=failure&earlier_run=0b,0,1.5,3,failure";
         for (url, expected) in [
             ("http://h/", own.to_owned()),
             ("http://h/?", own.to_owned()),
             ("http://h/?x=%2C&y", format!("x=%2C&y&{own}")),
-            ("http://h/?ttl=1h", "ttl=1h&expect=0&run_id=0a&earlier_run=0b,0,1.5,3,failure".to_owned()),
+            ("http://h/?ttl=1h", format!("ttl=1h&{}", own.replace("&ttl=7s", ""))),
             (
                 "http://h/?%74tl=1h&expect",
-                "%74tl=1h&expect&run_id=0a&earlier_run=0b,0,1.5,3,failure".to_owned(),
+                "%74tl=1h&expect&run_id=0a&run_outcome=failure&earlier_run=0b,0,1.5,3,failure".to_owned(),
             ),
-            ("http://h/?expect=&ttl=&run_id=&earlier_run=", "expect=&ttl=&run_id=&earlier_run=".to_owned()),
+            (
+                "http://h/?expect=&ttl=&run_id=&run_outcome=&earlier_run=",
+                "expect=&ttl=&run_id=&run_outcome=&earlier_run=".to_owned(),
+            ),
         ] {
             assert_eq!(query(&promise, url), Some(expected), "{url}");
         }
@@ -249,7 +259,7 @@ mod tests {
             let mine = Promise { earlier: mine.iter().map(record).collect(), ..Promise::default() };
             let both = newer.with_runs_of(&mine).with_runs_of(&older);
             proptest::prop_assert_eq!(&both.run, &newer.run);
-            proptest::prop_assert_eq!(both.expect, Expect::Keep);
+            proptest::prop_assert_eq!(both.expect, Expect::At(7));
             let mut all: Vec<RunRecord> =
                 mine.earlier.iter().chain(&older.earlier).chain(&older.run).cloned().collect();
             all.retain(|run| both.run.as_ref() != Some(run));

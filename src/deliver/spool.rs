@@ -506,7 +506,7 @@ mod tests {
         let waits = || entries(&spool).remove(0).promise;
         put(&last("a", 1, Expect::At(7)));
         put(&Entry { promise: Promise::default(), ..entry("x", 2, "") });
-        assert_eq!((ids(&waits()), waits().expect), ((None, vec!["a"]), Expect::Keep));
+        assert_eq!((ids(&waits()), waits().expect), ((None, vec!["a"]), Expect::At(7)));
         let ttl = Some(Duration::from_secs(5));
         let newest = last("c", 4, Expect::Withdrawn);
         put(&Entry { promise: Promise { ttl, ..newest.promise.clone() }, ..newest.clone() });

@@ -5,10 +5,14 @@ use std::time::Duration;
 
 use bytesize::ByteSize;
 use serde::Deserialize;
+use serde_saphyr::UserMessageFormatter;
 
 use super::error::Failure;
 use crate::config::{PromisesConfig, duration};
+use crate::exposition::Validation;
+use crate::exposition::labels::RESERVED_PREFIX;
 use crate::grouping::{GroupingKey, JOB_LABEL, Selector};
+use crate::run::RunOutcome;
 use crate::store::{RUNS_MAX, Run, RunId, Wish, Wishes};
 
 /// What a push asks for, beside being stored. Parameters that nobody knows mean nothing, as to a Pushgateway.
@@ -18,6 +22,8 @@ pub(super) struct Asked {
     expect: Option<Duration>,
     /// The id of the run that it tells of.
     pub(super) run_id: Option<RunId>,
+    /// How that run ended, where its metrics do not tell.
+    pub(super) run_outcome: Option<RunOutcome>,
     /// Runs whose own pushes have never arrived.
     pub(super) earlier_runs: Vec<Run>,
     /// The labels whose values name the groups.
@@ -38,7 +44,7 @@ impl Asked {
                 value: value.chars().take(80).collect(),
                 problem: problem.to_owned(),
             };
-            let is_known = ["ttl", "expect", "run_id", "group_by"].contains(&&*name);
+            let is_known = ["ttl", "expect", "run_id", "run_outcome", "group_by"].contains(&&*name);
             if is_known && seen.contains(&name) {
                 return Err(bad("it is given twice"));
             }
@@ -48,6 +54,12 @@ impl Asked {
                 "run_id" => {
                     let id = RunId::parse(&value).ok_or_else(|| bad("write up to 32 hexadecimal digits"))?;
                     asked.run_id = Some(id);
+                }
+                "run_outcome" => {
+                    let outcome = RunOutcome::named(&value);
+                    let names = || RunOutcome::ALL.map(RunOutcome::name).join(", ");
+                    asked.run_outcome =
+                        Some(outcome.ok_or_else(|| bad(&format!("write one of {}", names())))?);
                 }
                 "earlier_run" if asked.earlier_runs.len() == RUNS_MAX => {
                     return Err(bad("there are too many of them"));
@@ -63,7 +75,7 @@ impl Asked {
                     unique.sort();
                     unique.dedup();
                     let is_complete = unique.iter().any(|name| name == JOB_LABEL);
-                    if unique.len() < names || !is_complete || unique.iter().any(String::is_empty) {
+                    if unique.len() < names || !is_complete || !unique.iter().all(|name| is_label(name)) {
                         return Err(bad(
                             "write names of labels, each once, and job among them: job,instance",
                         ));
@@ -81,6 +93,11 @@ impl Asked {
         let mut pairs = query.into_iter().flat_map(|query| form_urlencoded::parse(query.as_bytes()));
         pairs.any(|(name, _)| name == wanted)
     }
+}
+
+/// Whether groups may be told apart by a label. Names that a server may refuse are for it to judge.
+fn is_label(name: &str) -> bool {
+    Validation::Utf8.is_label_name(name) && !name.starts_with(RESERVED_PREFIX)
 }
 
 /// A rules file that cannot be used.
@@ -163,15 +180,21 @@ impl PushRules {
         let some = |length: Option<Duration>| length.filter(|length| !length.is_zero());
         let default_ttl = rule.and_then(|rule| rule.ttl).or(self.default_ttl);
         Wishes {
-            ttl: Wish::new(asked.ttl, some(default_ttl)).at_most(self.ttl_max),
-            expect: Wish::new(asked.expect, some(rule.and_then(|rule| rule.expect))),
+            ttl: Wish::ttl(asked.ttl, some(default_ttl)).at_most(self.ttl_max),
+            expect: Wish::expect(asked.expect, some(rule.and_then(|rule| rule.expect))),
         }
     }
 }
 
 fn parse(text: &str) -> Result<Vec<PushRule>, String> {
-    let file: RulesFile =
-        serde_saphyr::from_str(text).map_err(|error| error.without_snippet().to_string())?;
+    let wrong = |error: serde_saphyr::Error| {
+        let problem = error.without_snippet().render_with_formatter(&UserMessageFormatter);
+        format!(
+            "{problem}; write a list of rules, each with its selector in quotes, such as \
+             rules: [{{match: '{{job=\"backup\"}}', ttl: 36h, expect: 25h, limits: {{series: 1000, body_size: 1MiB}}}}]"
+        )
+    };
+    let file: RulesFile = serde_saphyr::from_str(text).map_err(wrong)?;
     let rule = |(number, entry): (usize, RuleEntry)| {
         let groups = entry.r#match.clone();
         rule(entry).map_err(|problem| format!("rule {number}, {groups}: {problem}"))
@@ -206,10 +229,13 @@ mod tests {
 
     #[test]
     fn queries_are_read() {
-        let asked = Asked::of(Some("ttl=36h&expect=1m30s&x=y&run_id=ab&earlier_run=1,2,3,0,success&ttl2"));
+        let asked = Asked::of(Some(
+            "ttl=36h&expect=1m30s&x=y&run_id=ab&run_outcome=oom&earlier_run=1,2,3,0,success&ttl2",
+        ));
         let asked = asked.expect("a good query");
         assert_eq!((asked.ttl, asked.expect), (Some(seconds(36 * 3600)), Some(seconds(90))));
         assert_eq!((asked.run_id, asked.earlier_runs.len()), (RunId::parse("ab"), 1));
+        assert_eq!(asked.run_outcome, Some(RunOutcome::Oom));
         assert_eq!(Asked::of(None).expect("nothing"), Asked::default());
         assert_eq!(Asked::of(Some("expect=0")).expect("withdrawn").expect, Some(Duration::ZERO));
         let asked = Asked::of(Some("group_by=job%2Cinstance")).expect("a good query");
@@ -229,10 +255,12 @@ mod tests {
             ("expect=NaN", "the parameter expect=\"NaN\": write a duration"),
             ("ttl=1&ttl=1", "the parameter ttl=\"1\": it is given twice"),
             ("run_id=x", "the parameter run_id=\"x\": write up to 32 hexadecimal digits"),
+            ("run_outcome=bad", "the parameter run_outcome=\"bad\": write one of failure, oom, signal"),
             ("earlier_run=1,2", "the parameter earlier_run=\"1,2\": write ID,END,DURATION,EXIT,OUTCOME"),
             ("group_by=", "the parameter group_by=\"\": write names of labels"),
             ("group_by=instance", "the parameter group_by=\"instance\": write names of labels"),
             ("group_by=job,", "the parameter group_by=\"job,\": write names of labels"),
+            ("group_by=job,__name__", "the parameter group_by=\"job,__name__\": write names of labels"),
             ("group_by=job,job", "the parameter group_by=\"job,job\": write names of labels, each once"),
             (&many, "the parameter earlier_run="),
         ] {
@@ -263,23 +291,23 @@ rules:
             let key = GroupingKey::new(job, [("", ""); 0]);
             rules.wishes(rules.of(&key), &Asked::of(Some(query)).expect("a good query"))
         };
-        let wish = |asked: Option<u64>, otherwise: Option<u64>| {
-            Wish::new(asked.map(seconds), otherwise.map(seconds))
+        let ttl = |asked: Option<u64>, otherwise: Option<u64>| {
+            Wish::ttl(asked.map(seconds), otherwise.map(seconds)).at_most(Some(seconds(3600)))
+        };
+        let expect = |asked: Option<u64>, otherwise: Option<u64>| {
+            Wish::expect(asked.map(seconds), otherwise.map(seconds))
         };
         for (job, query, ttl, expect) in [
-            ("x", "", wish(None, Some(60)), wish(None, None)),
-            ("x", "ttl=5&expect=7", wish(Some(5), Some(60)), wish(Some(7), None)),
-            ("x", "ttl=2h", wish(Some(3600), Some(60)), wish(None, None)),
-            ("backup-db", "", wish(None, Some(3600)), wish(None, Some(25 * 3600))),
-            ("backup-db", "expect=0", wish(None, Some(3600)), wish(Some(0), Some(25 * 3600))),
-            // Not even a rule lets series stay longer than they may.
-            ("kept", "", wish(None, Some(3600)), wish(None, None)),
+            ("x", "", ttl(None, Some(60)), expect(None, None)),
+            ("x", "ttl=5&expect=7", ttl(Some(5), Some(60)), expect(Some(7), None)),
+            ("x", "ttl=2h", ttl(Some(3600), Some(60)), expect(None, None)),
+            ("backup-db", "", ttl(None, Some(3600)), expect(None, Some(25 * 3600))),
+            ("backup-db", "expect=0", ttl(None, Some(3600)), expect(Some(0), Some(25 * 3600))),
+            // Not even a rule or a push lets series stay longer than they may.
+            ("kept", "", ttl(None, Some(3600)), expect(None, None)),
+            ("kept", "ttl=0", ttl(Some(3600), Some(3600)), expect(None, None)),
         ] {
-            assert_eq!(
-                wishes(job, query),
-                Wishes { ttl: ttl.at_most(Some(seconds(3600))), expect },
-                "{job} {query}"
-            );
+            assert_eq!(wishes(job, query), Wishes { ttl, expect }, "{job} {query}");
         }
         let big = GroupingKey::new("big", [("", ""); 0]);
         let big = rules.of(&big).expect("a rule");
@@ -296,11 +324,15 @@ rules:
                 "rule 1, {job=\"x\"}: ttl \"soon\": write a duration",
             ),
             ("rules: [{match: '{job=\"x\"}', limits: {body_size: big}}]", "rule 1, {job=\"x\"}: body_size"),
-            ("rules: [{match: '{job=\"x\"}', tll: 5}]", ""),
-            ("rules: [{ttl: 5}]", ""),
+            ("rules: [{match: '{job=\"x\"}', tll: 5}]", "unknown field `tll`"),
+            ("rules: [{ttl: 5}]", "missing field `match`"),
+            ("rules: [{match: {job=\"x\"}}]", "expected "),
+            ("rules: [{match: '{job=\"x\"}', ttl: 5, ttl: 6}]", "duplicate mapping key `ttl`"),
         ] {
             let error = parse(text).expect_err(text);
             assert!(error.starts_with(problem), "{error}");
+            let is_of_library = ["Policy", "from_str", "Options"].iter().any(|word| error.contains(word));
+            assert!(error.contains("such as") && !is_of_library, "{error}");
         }
     }
 }

@@ -137,8 +137,9 @@ enum Place {
 
 impl Place {
     /// The methods that it knows, and `OPTIONS`.
-    fn methods(&self, layout: &Layout) -> &'static str {
+    fn methods(&self, query: Option<&str>, layout: &Layout) -> &'static str {
         match self {
+            Self::Scrape if Asked::has(query, "group_by") => "GET, HEAD, OPTIONS, PUT",
             Self::Group { .. } => "DELETE, GET, HEAD, OPTIONS, PATCH, POST, PUT",
             Self::Groups => "DELETE, GET, HEAD, OPTIONS",
             Self::Wipe => "OPTIONS, PUT",
@@ -176,8 +177,10 @@ impl Place {
             Self::Groups if *method == Method::DELETE => Some(Route::DeleteGroups),
             Self::Wipe => (*method == Method::PUT).then_some(Route::Wipe),
             Self::Quit | Self::BareQuit => match *method {
-                Method::GET if self.methods(layout).starts_with("GET") => Some(Route::QuitByGet),
-                Method::PUT | Method::POST if self.methods(layout).ends_with("PUT") => Some(Route::Quit),
+                Method::GET if self.methods(query, layout).starts_with("GET") => Some(Route::QuitByGet),
+                Method::PUT | Method::POST if self.methods(query, layout).ends_with("PUT") => {
+                    Some(Route::Quit)
+                }
                 _ => None,
             },
             _ if !reads => None,
@@ -225,10 +228,10 @@ pub fn route(method: &Method, path: &str, query: Option<&str>, layout: &Layout) 
     if let Some(place) = find(&decoded, layout, Case::Kept) {
         return match *method {
             Method::OPTIONS if is_api(&decoded, layout) => Ok(Route::ApiOptions),
-            Method::OPTIONS => Ok(Route::Options { allow: place.methods(layout) }),
+            Method::OPTIONS => Ok(Route::Options { allow: place.methods(query, layout) }),
             _ => place
                 .route(method, query, layout)
-                .ok_or_else(|| Misroute::MethodNotAllowed { allow: place.methods(layout) }),
+                .ok_or_else(|| Misroute::MethodNotAllowed { allow: place.methods(query, layout) }),
         };
     }
     if *method == Method::OPTIONS && is_api(&decoded, layout) {
@@ -536,6 +539,8 @@ mod tests {
         let found = |query| route(&Method::PUT, "/metrics", query, &layout(""));
         assert_eq!(found(Some("group_by=job")), Ok(Route::PushTogether));
         assert!(found(Some("x=group_by")).is_err());
+        let not_allowed = route(&Method::POST, "/metrics", Some("group_by=job"), &layout(""));
+        assert_eq!(not_allowed, Err(Misroute::MethodNotAllowed { allow: "GET, HEAD, OPTIONS, PUT" }));
     }
 
     #[test]

@@ -60,7 +60,7 @@ impl Selector {
             return Err(rest.error("nothing follows a selector"));
         }
         if matchers.is_empty() {
-            return Err(Rest(text).error("it would select every group"));
+            return Err(Rest(text).error("it would select every group, as {job=~\".+\"} does"));
         }
         Ok(Self(matchers))
     }
@@ -202,7 +202,7 @@ mod tests {
         for (text, problem) in [
             ("", "a selector begins with { and has no name of a metric, at \"\""),
             ("up{job=\"x\"}", "a selector begins with {"),
-            ("{ }", "it would select every group"),
+            ("{ }", "it would select every group, as {job=~\".+\"} does, at \"{ }\""),
             ("{job=\"x\"", "a comma or } is missing, at \"\""),
             ("{job=\"x\"} or {a=\"b\"}", "nothing follows a selector, at \"or"),
             ("{job=\"x}", "the quote is not closed"),

@@ -24,7 +24,7 @@ impl UnixNanos {
     }
 
     /// So much later.
-    fn after(self, length: Duration) -> Self {
+    pub(super) fn after(self, length: Duration) -> Self {
         Self(self.0.saturating_add(i64::try_from(length.as_nanos()).unwrap_or(i64::MAX)))
     }
 }
@@ -280,7 +280,7 @@ impl Group {
         match &mut self.promises {
             None if push.wishes == Wishes::default() => {}
             promises => {
-                let renewed = Promises::renewed(promises.as_deref(), &push.wishes, push.at.steady);
+                let renewed = Promises::renewed(promises.as_deref(), &push.wishes, push.at);
                 match (promises.as_mut(), renewed) {
                     (Some(old), Some(new)) => **old = new,
                     (_, new) => *promises = new.map(Box::new),
@@ -300,14 +300,14 @@ impl Group {
         &self.families
     }
 
-    /// How long after the last good push the next one is due, if that was promised.
+    /// How long after a push that was promised the next one is due, if that is promised.
     pub fn expect(&self) -> Option<Duration> {
         self.promises.as_ref()?.expect()
     }
 
     /// When the next push is due, if that was promised.
     pub fn expected_at(&self) -> Option<UnixNanos> {
-        Some(self.succeeded_at.after(self.expect()?))
+        self.promises.as_ref()?.expected_at()
     }
 
     /// How long after the last good push the series go, if they do.

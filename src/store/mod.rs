@@ -47,7 +47,7 @@ pub use group::{Group, GroupState, StoredFamily, UnixNanos};
 use journal::Journal;
 pub use journal::{Damage, Storage, StorageError};
 pub use own::{Own, OwnNames};
-pub use promises::{Due, Moment, SteadyNanos, Wish, Wishes};
+pub use promises::{Ask, Due, Moment, SteadyNanos, Wish, Wishes};
 pub use runs::{RUNS_MAX, Run, RunId, Runs};
 pub use snapshot::Snapshot;
 use writer::State;

@@ -64,9 +64,34 @@ fn length(nanos: Nanos) -> Option<Duration> {
 
 /// What a push says about a promise.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Ask {
+    /// Nothing: what an earlier push has asked for holds on, from this one on.
+    #[default]
+    Nothing,
+    /// It falls due so many nanoseconds after this push.
+    In(Nanos),
+    /// It never falls due, whatever holds where nobody asks.
+    Never,
+    /// What earlier pushes have asked for holds no more.
+    Withdrawn,
+    /// Nothing, and this is not the push that was promised: what falls due does so when it would have.
+    Stays,
+}
+
+impl Ask {
+    fn of(length: Option<Duration>, zero: Self) -> Self {
+        match length.map(nanos) {
+            None => Self::Nothing,
+            Some(0) => zero,
+            Some(length) => Self::In(length),
+        }
+    }
+}
+
+/// What a push says about a promise, and what holds beside that.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Wish {
-    /// What it asks for, if it says anything; nothing at all where it takes back what was asked before.
-    pub(super) asked: Option<Nanos>,
+    pub(super) ask: Ask,
     /// What holds where no push of the group has asked for anything.
     pub(super) otherwise: Nanos,
     /// What is never exceeded, by what an earlier push has asked for neither; nothing at all where there is no limit.
@@ -74,18 +99,34 @@ pub struct Wish {
 }
 
 impl Wish {
-    /// A push that asks for this (a length of 0 takes back what was asked before), or says nothing; and what holds where
+    /// When the series go: what the push asks for (0 for never), if anything; and what holds where nothing was asked.
+    pub fn ttl(asked: Option<Duration>, otherwise: Option<Duration>) -> Self {
+        Self { ask: Ask::of(asked, Ask::Never), otherwise: otherwise.map_or(0, nanos), most: None }
+    }
+
+    /// When the next push comes: what the push asks for (0 takes back what was asked before), if anything; and what holds where
     /// nothing was asked.
-    pub fn new(asked: Option<Duration>, otherwise: Option<Duration>) -> Self {
-        Self { asked: asked.map(nanos), otherwise: otherwise.map_or(0, nanos), most: None }
+    pub fn expect(asked: Option<Duration>, otherwise: Option<Duration>) -> Self {
+        Self { ask: Ask::of(asked, Ask::Withdrawn), otherwise: otherwise.map_or(0, nanos), most: None }
+    }
+
+    /// The same of a push that is not the one that was promised.
+    #[must_use]
+    pub fn of_another(self) -> Self {
+        if self.ask == Ask::Nothing { Self { ask: Ask::Stays, ..self } } else { self }
     }
 
     /// The same, with a limit: it holds where nothing else does, too.
     #[must_use]
     pub fn at_most(self, most: Option<Duration>) -> Self {
         let Some(most) = most.map(nanos) else { return self };
+        let ask = match self.ask {
+            Ask::In(length) => Ask::In(length.min(most)),
+            Ask::Never => Ask::In(most),
+            other => other,
+        };
         let otherwise = if self.otherwise == 0 { most } else { self.otherwise.min(most) };
-        Self { asked: self.asked.map(|asked| asked.min(most)), otherwise, most: Some(most) }
+        Self { ask, otherwise, most: Some(most) }
     }
 }
 
@@ -101,6 +142,7 @@ pub struct Wishes {
 /// A promise as a group has it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub(super) struct Term {
+    /// 0 for ever.
     pub(super) length: Nanos,
     /// Whether a push has asked for it; then it holds on for pushes that say nothing.
     pub(super) is_asked: bool,
@@ -108,12 +150,14 @@ pub(super) struct Term {
 
 impl Term {
     fn renewed(self, wish: Wish) -> Self {
-        match wish.asked {
-            Some(length) if length > 0 => Self { length, is_asked: true },
-            None if self.is_asked => {
-                Self { length: self.length.min(wish.most.unwrap_or(Nanos::MAX)), ..self }
-            }
-            Some(_) | None => Self { length: wish.otherwise, is_asked: false },
+        match wish.ask {
+            Ask::In(length) => Self { length, is_asked: true },
+            Ask::Never => Self { length: 0, is_asked: true },
+            Ask::Nothing | Ask::Stays if self.is_asked => match wish.most {
+                Some(most) if self.length == 0 || self.length > most => Self { length: most, ..self },
+                _ => self,
+            },
+            Ask::Nothing | Ask::Stays | Ask::Withdrawn => Self { length: wish.otherwise, is_asked: false },
         }
     }
 }
@@ -125,6 +169,8 @@ pub(super) struct Promises {
     pub(super) expect: Term,
     /// When the last push was taken.
     pub(super) since: SteadyNanos,
+    /// When the last push was taken that was promised, or that promised anew.
+    pub(super) expect_since: Moment,
     /// Whether the next push has not come in time.
     pub(super) is_overdue: bool,
     /// Whether the series have gone.
@@ -144,15 +190,22 @@ pub enum Due {
 
 impl Promises {
     /// What is promised after a push; nothing where nothing is.
-    pub(super) fn renewed(old: Option<&Self>, wishes: &Wishes, since: SteadyNanos) -> Option<Self> {
+    pub(super) fn renewed(old: Option<&Self>, wishes: &Wishes, at: Moment) -> Option<Self> {
         let (ttl, expect) = old.map_or_else(Default::default, |old| (old.ttl, old.expect));
-        Self::of(ttl.renewed(wishes.ttl), expect.renewed(wishes.expect), since)
+        let new = Self::of(ttl.renewed(wishes.ttl), expect.renewed(wishes.expect), at)?;
+        let stays = |old: &&Self| wishes.expect.ask == Ask::Stays && old.expect.length > 0;
+        Some(match old.filter(stays) {
+            Some(old) => Self { expect_since: old.expect_since, is_overdue: old.is_overdue, ..new },
+            None => new,
+        })
     }
 
     /// Two promises that were made then; nothing where neither is one.
-    pub(super) fn of(ttl: Term, expect: Term, since: SteadyNanos) -> Option<Self> {
-        let is_any = ttl.length > 0 || expect.length > 0;
-        is_any.then_some(Self { ttl, expect, since, is_overdue: false, is_expired: false })
+    pub(super) fn of(ttl: Term, expect: Term, at: Moment) -> Option<Self> {
+        let is_any = ttl != Term::default() || expect != Term::default();
+        let new =
+            Self { ttl, expect, since: at.steady, expect_since: at, is_overdue: false, is_expired: false };
+        is_any.then_some(new)
     }
 
     /// How long after the last push the series go.
@@ -165,11 +218,17 @@ impl Promises {
         length(self.expect.length)
     }
 
+    /// When the next push is due.
+    pub(super) fn expected_at(&self) -> Option<UnixNanos> {
+        Some(self.expect_since.unix.after(self.expect()?))
+    }
+
     /// What falls due next, and when. What has stayed of a group whose series have gone stays for so long after that, or
     /// after the next push was due, whichever is later: an alert must have its time.
     pub(super) fn next(&self, retention: Nanos) -> Option<(SteadyNanos, Due)> {
-        let after = |length: Nanos| (length > 0).then(|| self.since.after(length));
-        let (expired, overdue) = (after(self.ttl.length), after(self.expect.length));
+        let after = |since: SteadyNanos, length: Nanos| (length > 0).then(|| since.after(length));
+        let expired = after(self.since, self.ttl.length);
+        let overdue = after(self.expect_since.steady, self.expect.length);
         let forgotten = self.is_expired.then(|| expired.max(overdue)).flatten();
         let all = [
             overdue.filter(|_| !self.is_overdue).map(|at| (at, Due::Overdue)),
@@ -243,37 +302,47 @@ mod tests {
 
     const RETENTION: Nanos = 1000;
 
-    fn wish(asked: Option<Nanos>, otherwise: Nanos) -> Wish {
-        Wish { asked, otherwise, most: None }
+    fn wish(ask: Ask, otherwise: Nanos) -> Wish {
+        Wish { ask, otherwise, most: None }
+    }
+
+    fn at(nanos: i64) -> Moment {
+        UnixNanos(nanos).into()
     }
 
     #[test]
     fn nothing_that_was_asked_before_exceeds_a_limit() {
-        let limited = wish(None, 0).at_most(Some(Duration::from_nanos(5)));
-        let term = |asked: i64| Term { length: asked, is_asked: true }.renewed(limited);
-        assert_eq!([3, 9].map(|asked| term(asked).length), [3, 5]);
-        assert_eq!(Term::default().renewed(limited).length, 5);
+        let limited = |ask| wish(ask, 0).at_most(Some(Duration::from_nanos(5)));
+        let term = |asked: i64| Term { length: asked, is_asked: true }.renewed(limited(Ask::Nothing));
+        assert_eq!([3, 9, 0].map(|asked| term(asked).length), [3, 5, 5]);
+        for ask in [Ask::Nothing, Ask::In(7), Ask::Never, Ask::Withdrawn] {
+            assert_eq!(Term::default().renewed(limited(ask)).length, 5, "{ask:?}");
+        }
     }
 
     fn wishes(ttl: Option<Nanos>, expect: Option<Nanos>) -> Wishes {
-        Wishes { ttl: wish(ttl, 0), expect: wish(expect, 0) }
+        let ask = |length: Option<Nanos>| length.map_or(Ask::Nothing, Ask::In);
+        Wishes { ttl: wish(ask(ttl), 0), expect: wish(ask(expect), 0) }
     }
 
     #[test]
     fn what_was_asked_holds_until_something_else_is() {
         for (asked, otherwise, expected) in [
-            // Each push asks, or says nothing.
-            (&[Some(5)][..], 0, (5, true)),
-            (&[Some(5), None], 0, (5, true)),
-            (&[Some(5), None], 9, (5, true)),
-            (&[Some(5), Some(6)], 0, (6, true)),
-            (&[Some(5), Some(0)], 0, (0, false)),
-            (&[Some(5), Some(0), None], 9, (9, false)),
-            (&[None], 9, (9, false)),
-            (&[None], 0, (0, false)),
+            // What each push says.
+            (&[Ask::In(5)][..], 0, (5, true)),
+            (&[Ask::In(5), Ask::Nothing], 0, (5, true)),
+            (&[Ask::In(5), Ask::Nothing], 9, (5, true)),
+            (&[Ask::In(5), Ask::In(6)], 0, (6, true)),
+            (&[Ask::In(5), Ask::Withdrawn], 0, (0, false)),
+            (&[Ask::In(5), Ask::Withdrawn, Ask::Nothing], 9, (9, false)),
+            (&[Ask::Never, Ask::Nothing], 9, (0, true)),
+            (&[Ask::Never, Ask::Withdrawn], 9, (9, false)),
+            (&[Ask::In(5), Ask::Stays], 9, (5, true)),
+            (&[Ask::Stays], 9, (9, false)),
+            (&[Ask::Nothing], 9, (9, false)),
+            (&[Ask::Nothing], 0, (0, false)),
         ] {
-            let term =
-                asked.iter().fold(Term::default(), |term, asked| term.renewed(wish(*asked, otherwise)));
+            let term = asked.iter().fold(Term::default(), |term, ask| term.renewed(wish(*ask, otherwise)));
             assert_eq!((term.length, term.is_asked), expected, "{asked:?} {otherwise}");
         }
     }
@@ -288,7 +357,7 @@ mod tests {
             // The series go before the next push is due, and the tombstone stays until an alert has had its time.
             (Some(7), Some(50), &[(17, Due::Expired), (60, Due::Overdue), (1060, Due::Forgotten)]),
         ] {
-            let mut promises = Promises::renewed(None, &wishes(ttl, expect), SteadyNanos(10));
+            let mut promises = Promises::renewed(None, &wishes(ttl, expect), at(10));
             let mut seen = Vec::new();
             while let Some((at, due)) = promises.and_then(|promises| promises.next(RETENTION)) {
                 seen.push((at.0, due));
@@ -300,6 +369,30 @@ mod tests {
             }
             assert_eq!(seen, falls_due, "{ttl:?} {expect:?}");
         }
+    }
+
+    #[test]
+    fn a_push_that_was_not_promised_moves_nothing() {
+        let next = |promises: &Option<Promises>| promises.and_then(|promises| promises.next(RETENTION));
+        let another = Wishes { expect: wish(Ask::Nothing, 0).of_another(), ..Wishes::default() };
+        let first = Promises::renewed(None, &wishes(Some(50), Some(5)), at(10));
+        let mut second = Promises::renewed(first.as_ref(), &another, at(12));
+        assert_eq!(next(&second), Some((SteadyNanos(15), Due::Overdue)));
+        assert_eq!(second.and_then(|promises| promises.expected_at()), Some(UnixNanos(15)));
+        second.iter_mut().for_each(|promises| promises.is_overdue = true);
+        let third = Promises::renewed(second.as_ref(), &another, at(20));
+        assert_eq!(
+            third.map(|promises| promises.is_overdue),
+            Some(true),
+            "that is no push that was promised"
+        );
+        assert_eq!(next(&third), Some((SteadyNanos(70), Due::Expired)), "the series are as new as the push");
+        let asks = Wishes { expect: wish(Ask::In(9), 0).of_another(), ..Wishes::default() };
+        let fourth = Promises::renewed(third.as_ref(), &asks, at(30));
+        assert_eq!(next(&fourth), Some((SteadyNanos(39), Due::Overdue)), "it promises itself");
+        let by_rule = Wishes { expect: wish(Ask::Nothing, 4).of_another(), ..Wishes::default() };
+        let begun = Promises::renewed(None, &by_rule, at(10));
+        assert_eq!(next(&begun), Some((SteadyNanos(14), Due::Overdue)), "something has to begin it");
     }
 
     #[test]
@@ -329,7 +422,7 @@ mod tests {
                     prop_assert_eq!(promises.is_overdue, promises.since.0 + promises.expect.length <= now);
                 }
                 let group = &mut groups[slot as usize];
-                *group = Promises::renewed(group.as_ref(), &wishes(None, Some(expect)), SteadyNanos(now));
+                *group = Promises::renewed(group.as_ref(), &wishes(None, Some(expect)), at(now));
                 if let Some((at, _)) = group.and_then(|promises| promises.next(RETENTION)) {
                     deadlines.arm(slot, at);
                 }

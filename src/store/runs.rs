@@ -61,7 +61,11 @@ pub struct Run {
 impl Run {
     /// The run that a supervisor's final push tells of; nothing where it is no such push. One without an id is told from
     /// others by its end.
-    pub fn of_push(id: Option<RunId>, families: &[MetricFamily]) -> Option<Self> {
+    pub fn of_push(
+        id: Option<RunId>,
+        outcome: Option<RunOutcome>,
+        families: &[MetricFamily],
+    ) -> Option<Self> {
         if !families.iter().any(|family| family.name.starts_with("jobmon_")) {
             return None;
         }
@@ -81,13 +85,14 @@ impl Run {
         let skip = value("jobmon_last_skip_timestamp_seconds");
         let end = value("jobmon_end_timestamp_seconds");
         if let Some(end) = end.filter(|end| skip.is_none_or(|skip| skip < *end)) {
-            let outcome = match () {
+            let by_metrics = || match () {
                 () if is("jobmon_success") => RunOutcome::Success,
                 () if is("jobmon_timed_out") => RunOutcome::Timeout,
                 () if is("jobmon_oom_killed") => RunOutcome::Oom,
                 () if is("jobmon_term_signal") => RunOutcome::Signal,
                 () => RunOutcome::Failure,
             };
+            let outcome = outcome.unwrap_or_else(by_metrics);
             let run = Self {
                 id: id.unwrap_or_else(|| of_end(end)),
                 end_seconds: end,
@@ -366,21 +371,24 @@ mod tests {
             ("jobmon_exit_code 137\njobmon_oom_killed 1\njobmon_term_signal 9\n", RunOutcome::Oom, 137),
             ("jobmon_exit_code 143\njobmon_term_signal 15\n", RunOutcome::Signal, 143),
         ] {
-            let run = Run::of_push(RunId::parse("ab"), &families(&format!("{end}{rest}"))).expect(rest);
+            let run = Run::of_push(RunId::parse("ab"), None, &families(&format!("{end}{rest}"))).expect(rest);
             assert_eq!((run.id, run.outcome, run.exit_code), (RunId(0xab), outcome, exit_code));
             assert_eq!(
                 [run.end_seconds, run.duration_seconds].map(f64::to_bits),
                 [9.5, 2.0].map(f64::to_bits)
             );
         }
-        let skip = Run::of_push(None, &families("jobmon_last_skip_timestamp_seconds 3\n")).expect("a skip");
+        let skip =
+            Run::of_push(None, None, &families("jobmon_last_skip_timestamp_seconds 3\n")).expect("a skip");
         assert_eq!((skip.outcome, skip.end_seconds), (RunOutcome::Skipped, 3.0));
         let both = "jobmon_exit_code 0\njobmon_last_skip_timestamp_seconds 10\n";
-        let skip = Run::of_push(None, &families(&format!("{end}{both}"))).expect("a skip after an end");
+        let skip = Run::of_push(None, Some(RunOutcome::Signal), &families(&format!("{end}{both}")))
+            .expect("a skip after an end");
         assert_eq!((skip.outcome, skip.end_seconds), (RunOutcome::Skipped, 10.0));
         let both = "jobmon_exit_code 0\njobmon_last_skip_timestamp_seconds 9\n";
-        let run = Run::of_push(None, &families(&format!("{end}{both}"))).expect("an end after a skip");
-        assert_eq!(run.outcome, RunOutcome::Failure);
+        let run = |outcome| Run::of_push(None, outcome, &families(&format!("{end}{both}"))).expect("an end");
+        let outcomes = [None, Some(RunOutcome::Signal)].map(|outcome| run(outcome).outcome);
+        assert_eq!(outcomes, [RunOutcome::Failure, RunOutcome::Signal], "who made the run knows best");
         for text in [
             "",
             "jobmon_running 1\njobmon_end_timestamp_seconds 1\njobmon_duration_seconds 2\njobmon_exit_code 0\n",
@@ -390,7 +398,7 @@ mod tests {
             "jobmon_end_timestamp_seconds 1\njobmon_duration_seconds 1e300\njobmon_exit_code 0\n",
             "jobmon_end_timestamp_seconds 1\njobmon_duration_seconds 2\njobmon_exit_code 256\n",
         ] {
-            assert_eq!(Run::of_push(RunId::parse("1"), &families(text)), None, "{text}");
+            assert_eq!(Run::of_push(RunId::parse("1"), None, &families(text)), None, "{text}");
         }
     }
 

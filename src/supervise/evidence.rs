@@ -9,7 +9,7 @@ use chrono::{DateTime, Utc};
 use nix::unistd::Pid;
 
 use super::process::ProcessId;
-use super::record::{Noted, Record, lost_run};
+use super::record::{Noted, OtherRuns, Record, other_runs};
 use crate::config::DeliveryConfig;
 use crate::deliver::SpoolPlace;
 use crate::grouping::GroupingKey;
@@ -31,7 +31,8 @@ pub enum Evidence {
 /// An answer.
 #[derive(Debug)]
 pub struct Found {
-    lost: Option<DateTime<Utc>>,
+    /// Nothing where no records are kept.
+    others: Option<OtherRuns>,
     record: Option<Record>,
 }
 
@@ -66,13 +67,13 @@ impl Evidence {
         *self = if asked.is_ok() { Self::Asked(found) } else { Self::Known(None) };
     }
 
-    /// When the last run whose end nobody saw had started, as soon as that is known; at the end of the run it is waited for.
-    pub fn lost_run(&mut self, at_end: bool) -> Option<DateTime<Utc>> {
+    /// What other runs of the group there are, as soon as that is known; at the end of the run it is waited for.
+    pub fn other_runs(&mut self, at_end: bool) -> Option<OtherRuns> {
         let Self::Asked(found) = self else { return None };
         let wait = if at_end { WAIT_MAX } else { Duration::ZERO };
         let found = found.recv_timeout(wait).ok()?;
         *self = Self::Known(found.record);
-        found.lost
+        found.others
     }
 
     /// Takes away what was left behind.
@@ -96,12 +97,12 @@ impl Evidence {
 }
 
 fn find(dir: Option<PathBuf>, key: &GroupingKey, run: Option<(String, DateTime<Utc>, Option<Pid>)>) -> Found {
-    let Some(dir) = dir else { return Found { lost: None, record: None } };
-    let lost = lost_run(&dir, key);
+    let Some(dir) = dir else { return Found { others: None, record: None } };
+    let others = Some(other_runs(&dir, key));
     let record = run.and_then(|(id, start, command)| {
         let noted = Noted { start, command: command.and_then(ProcessId::of) };
         // Without a record the next run does not notice if we are killed; that is no reason to disturb this one.
         Record::write(&dir, key, &id, &noted).ok()
     });
-    Found { lost, record }
+    Found { others, record }
 }

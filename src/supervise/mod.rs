@@ -109,6 +109,7 @@ fn supervision<'a>(
         timeout: config.control.timeout,
         attempts: 0,
         lost_run: None,
+        is_alone: false,
         next_run: None,
         end: None,
     };

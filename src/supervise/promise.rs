@@ -35,15 +35,15 @@ impl Terms {
 /// What a push of a run as it is now promises.
 pub fn promise(facts: &Facts, run_id: &str, terms: &Terms) -> Promise {
     let expect = match (facts.about(), facts.next_run) {
-        // The run that goes on knows better.
-        (About::Skip, _) => Expect::Keep,
+        // The run that goes on knows better; if none does, the next one is the first that is due.
+        (About::Skip, next) if next.is_none() || !facts.is_alone => Expect::Keep,
         (About::Progress, _) if terms.push_interval.is_zero() => Expect::Withdrawn,
         (About::Progress, _) => Expect::Within(terms.push_interval.saturating_mul(INTERVALS)),
-        (About::Success | About::Failure, Some(next)) => {
+        (About::Success | About::Failure | About::Skip, Some(next)) => {
             let grace = i64::try_from(terms.grace.as_micros()).unwrap_or(i64::MAX);
             Expect::At(next.timestamp_micros().saturating_add(grace))
         }
-        (About::Success | About::Failure, None) => Expect::Withdrawn,
+        (About::Success | About::Failure | About::Skip, None) => Expect::Withdrawn,
     };
     let run = facts.end.as_ref().map(|end| record(run_id, end));
     Promise { expect, ttl: terms.ttl, run, earlier: Vec::new() }
@@ -91,7 +91,7 @@ mod tests {
     }
 
     fn facts(end: Option<End>, next_run: Option<DateTime<Utc>>) -> Facts {
-        Facts { start: time(0), timeout: None, attempts: 1, lost_run: None, next_run, end }
+        Facts { start: time(0), timeout: None, attempts: 1, lost_run: None, is_alone: false, next_run, end }
     }
 
     #[test]
@@ -121,6 +121,9 @@ mod tests {
             assert_eq!((made.ttl, made.earlier.len()), (None, 0));
             assert_eq!(made.run.is_some(), end.is_some());
         }
+        let alone = |next| Facts { is_alone: true, ..facts(skip, next) };
+        assert_eq!(promise(&alone(next), "0a", &late).expect, Expect::At(3_630_000_000));
+        assert_eq!(promise(&alone(None), "0a", &late).expect, Expect::Keep);
         for ttl in [Duration::ZERO, second] {
             let terms = Terms { ttl: Some(ttl), ..TERMS };
             for end in [None, success, failure, skip] {

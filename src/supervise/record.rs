@@ -4,7 +4,7 @@
 //! record that nobody holds is that of a run whose end nobody saw. It is not synced: a machine that loses its power in the
 //! first seconds of a run loses the record too.
 
-use std::fs::{self, DirBuilder, File};
+use std::fs::{self, DirBuilder, File, TryLockError};
 use std::io::{self, Read as _, Write as _};
 use std::os::unix::fs::{DirBuilderExt as _, MetadataExt as _, OpenOptionsExt as _};
 use std::path::{Path, PathBuf};
@@ -59,35 +59,62 @@ impl Record {
     }
 }
 
-/// The last run of a group whose end nobody saw. Its record goes, unless its command runs still.
-pub fn lost_run(dir: &Path, key: &GroupingKey) -> Option<DateTime<Utc>> {
+/// What the records of a group tell of its other runs.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct OtherRuns {
+    /// When the last one whose end nobody saw had started.
+    pub lost: Option<DateTime<Utc>>,
+    /// Whether one goes on: its jobmon, or its command without it.
+    pub goes_on: bool,
+}
+
+/// Looks for other runs of a group. The record of one whose end nobody saw goes, unless its command runs still.
+pub fn other_runs(dir: &Path, key: &GroupingKey) -> OtherRuns {
     let prefix = prefix(key);
-    let mut last = None;
+    let mut others = OtherRuns::default();
     for entry in fs::read_dir(dir).into_iter().flatten().flatten() {
         let name = entry.file_name();
         let is_record = name.to_str().is_some_and(|name| name.starts_with(&prefix) && name.ends_with(SUFFIX));
-        if let Some(noted) = is_record.then(|| abandoned(&entry.path())).flatten() {
-            if !noted.command.is_some_and(|command| command.is_alive()) {
-                let _ = fs::remove_file(entry.path());
+        match is_record.then(|| found(&entry.path())).flatten() {
+            Some(Found::Held) => others.goes_on = true,
+            Some(Found::Abandoned(noted)) => {
+                if noted.command.is_some_and(|command| command.is_alive()) {
+                    others.goes_on = true;
+                } else {
+                    let _ = fs::remove_file(entry.path());
+                }
+                others.lost = others.lost.max(Some(noted.start));
             }
-            last = last.max(Some(noted.start));
+            None => {}
         }
     }
-    last
+    others
 }
 
-/// What a record says, if nobody holds it.
-fn abandoned(path: &Path) -> Option<Noted> {
+/// A record of ours that was found.
+enum Found {
+    /// Its run holds it.
+    Held,
+    /// Nobody does.
+    Abandoned(Noted),
+}
+
+fn found(path: &Path) -> Option<Found> {
     let file =
         File::options().read(true).custom_flags(libc::O_NOFOLLOW | libc::O_NONBLOCK).open(path).ok()?;
-    if file.metadata().ok()?.uid() != geteuid().as_raw() || file.try_lock().is_err() {
+    if file.metadata().ok()?.uid() != geteuid().as_raw() {
         return None;
+    }
+    match file.try_lock() {
+        Ok(()) => {}
+        Err(TryLockError::WouldBlock) => return Some(Found::Held),
+        Err(TryLockError::Error(_)) => return None,
     }
     let mut text = String::new();
     file.take(4096).read_to_string(&mut text).ok()?;
     let mut lines = text.lines();
     let start = DateTime::from_timestamp_micros(lines.next()?.parse().ok()?)?;
-    Some(Noted { start, command: lines.next()?.parse().ok() })
+    Some(Found::Abandoned(Noted { start, command: lines.next()?.parse().ok() }))
 }
 
 /// What the names of a user's records of a group begin with.
@@ -107,19 +134,23 @@ mod tests {
         let start = DateTime::from_timestamp_micros(1_500_000_000_000_001).expect("a time");
         let noted = Noted { start, command: None };
         let write = |job, run| Record::write(&state, &key(job), run, &noted).expect("written");
-        assert_eq!(lost_run(&state, &key("x")), None);
+        let others = |job| {
+            let OtherRuns { lost, goes_on } = other_runs(&state, &key(job));
+            (lost, goes_on)
+        };
+        assert_eq!(others("x"), (None, false));
         let running = write("x", "1");
         let ended = write("x", "2");
         ended.end();
-        assert_eq!(lost_run(&state, &key("x")), None);
+        assert_eq!(others("x"), (None, true));
         drop(running);
-        assert_eq!(lost_run(&state, &key("y")), None, "that is another job's");
-        assert_eq!(lost_run(&state, &key("x")), Some(start));
-        assert_eq!(lost_run(&state, &key("x")), None, "it has been told");
+        assert_eq!(others("y"), (None, false), "that is another job's");
+        assert_eq!(others("x"), (Some(start), false));
+        assert_eq!(others("x"), (None, false), "it has been told");
 
         let command = ProcessId::of(nix::unistd::getpid());
         drop(Record::write(&state, &key("x"), "3", &Noted { start, command }).expect("written"));
-        assert_eq!(lost_run(&state, &key("x")), Some(start));
-        assert_eq!(lost_run(&state, &key("x")), Some(start), "its command goes on");
+        assert_eq!(others("x"), (Some(start), true));
+        assert_eq!(others("x"), (Some(start), true), "its command goes on");
     }
 }

@@ -22,6 +22,8 @@ pub struct Facts {
     pub attempts: u32,
     /// When the last run whose end nobody saw had started.
     pub lost_run: Option<DateTime<Utc>>,
+    /// Whether no other run of the job goes on, as far as is known.
+    pub is_alone: bool,
     /// When the next run is due.
     pub next_run: Option<DateTime<Utc>>,
     /// How it ended, if it has.
@@ -73,13 +75,18 @@ pub fn report(facts: &Facts, collected: Collected, labels: &Labels, promise: Pro
     Report { families, without_command, about: facts.about(), promise, at_micros: at.timestamp_micros() }
 }
 
+fn seconds(time: DateTime<Utc>) -> f64 {
+    time.timestamp_micros() as f64 / 1e6
+}
+
 fn own_families(facts: &Facts, taken: u64, refused: u64) -> Vec<MetricFamily> {
     let gauges = Gauges(Registry::new());
-    let seconds = |time: DateTime<Utc>| time.timestamp_micros() as f64 / 1e6;
     if let Some(End { outcome: Outcome::Skipped, at, .. }) = facts.end {
-        // All the rest is what the run that goes on has said.
+        // All the rest is what the run that goes on has said; if none does, the next one is the first that is due.
         let help = "When a run was last skipped because another one held the lock, in seconds since 1970.";
         gauges.set("jobmon_last_skip_timestamp_seconds", help, seconds(at));
+        gauges.set_next_run(facts.next_run.filter(|_| facts.is_alone));
+        gauges.set_lost_run(facts.lost_run);
         return registry::families(&gauges.0.gather());
     }
     gauges.set(
@@ -94,14 +101,8 @@ fn own_families(facts: &Facts, taken: u64, refused: u64) -> Vec<MetricFamily> {
         "Time that a run may take, in seconds; 0 if there is no limit.",
         facts.timeout.map_or(0.0, |timeout| timeout.as_secs_f64()),
     );
-    if let Some(at) = facts.next_run {
-        let help = "When the next run is due, in seconds since 1970.";
-        gauges.set("jobmon_next_run_timestamp_seconds", help, seconds(at));
-    }
-    if let Some(at) = facts.lost_run {
-        let help = "When the last run whose end nobody saw had started, in seconds since 1970.";
-        gauges.set("jobmon_last_run_lost_timestamp_seconds", help, seconds(at));
-    }
+    gauges.set_next_run(facts.next_run);
+    gauges.set_lost_run(facts.lost_run);
     gauges.set(
         "jobmon_child_samples",
         "Samples taken from the command's own metrics in the last run.",
@@ -206,6 +207,20 @@ impl Gauges {
         let gauge = Gauge::with_opts(Opts::new(name, help)).expect("a valid name");
         gauge.set(value);
         self.0.register(Box::new(gauge)).expect("every name is used once");
+    }
+
+    fn set_next_run(&self, due: Option<DateTime<Utc>>) {
+        if let Some(at) = due {
+            let help = "When the next run is due, in seconds since 1970.";
+            self.set("jobmon_next_run_timestamp_seconds", help, seconds(at));
+        }
+    }
+
+    fn set_lost_run(&self, start: Option<DateTime<Utc>>) {
+        if let Some(at) = start {
+            let help = "When the last run whose end nobody saw had started, in seconds since 1970.";
+            self.set("jobmon_last_run_lost_timestamp_seconds", help, seconds(at));
+        }
     }
 
     fn set_kinds(&self, name: &str, help: &str, values: &[(&str, f64)]) {

@@ -20,7 +20,7 @@ use super::report::{self, End};
 use super::spawn::give_back_code;
 use super::state::{Conclusion, Event};
 use super::{schedule, termination};
-use crate::config::RunConfig;
+use crate::config::{LockName, RunConfig};
 use crate::deliver::{Courier, Sinks, Spool, courier};
 use crate::logging;
 
@@ -196,9 +196,14 @@ impl Supervision<'_> {
 
     /// Hands the state of the run over; for the last time if there is a deadline.
     pub(super) fn deliver(&mut self, deadline: Option<Instant>) {
-        if let Some(lost) = self.evidence.lost_run(deadline.is_some()) {
-            warn!(start = %lost.to_rfc3339(), "the end of an earlier run is unknown: its jobmon was killed");
-            self.facts.lost_run = Some(lost);
+        if let Some(others) = self.evidence.other_runs(deadline.is_some()) {
+            if let Some(lost) = others.lost {
+                warn!(start = %lost.to_rfc3339(), "the end of an earlier run is unknown: its jobmon was killed");
+                self.facts.lost_run = Some(lost);
+            }
+            // Who holds the job's own lock is a run of it, even if it has no record yet.
+            let is_own_lock = self.config.control.lock == Some(LockName::Job);
+            self.facts.is_alone = !others.goes_on && !is_own_lock;
         }
         self.tell_next_run(deadline.is_some());
         if let (Delivery::Nowhere | Delivery::DryRun(_), None) = (&self.delivery, deadline) {

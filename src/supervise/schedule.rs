@@ -2,7 +2,10 @@
 
 use std::str::FromStr as _;
 
-use chrono::{DateTime, Local, TimeDelta, Utc};
+use chrono::{
+    DateTime, FixedOffset, Local, MappedLocalTime, NaiveDate, NaiveDateTime, NaiveTime, TimeDelta, TimeZone,
+    Utc,
+};
 use chrono_tz::Tz;
 use croner::parser::{CronParser, Seconds, Year};
 use croner::{Cron, errors::CronError};
@@ -19,7 +22,13 @@ pub enum ScheduleError {
     #[error(
         "--schedule {0:?} is passed over: {1}; write five fields as in a crontab, such as '17 3 * * mon-fri', or @daily"
     )]
-    Cron(String, CronError),
+    Cron(String, String),
+    /// It is for when the machine starts.
+    #[error("--schedule {0:?} is passed over: nobody knows when the machine starts again")]
+    Reboot(String),
+    /// It names its time zone, as some crontabs do.
+    #[error("--schedule {0:?} is passed over: name the time zone with --timezone")]
+    CronTz(String),
     /// The time zone is none.
     #[error("--timezone {0:?} is passed over, the next run is not told: write a name such as Europe/Berlin")]
     Timezone(String),
@@ -41,7 +50,7 @@ pub fn next_run(
         let cron = parse(schedule)?;
         let after = now.max(start + EARLY_MAX);
         let next = match &timetable.timezone {
-            None => next_in(&cron, &after.with_timezone(&Local)),
+            None => next_in(&cron, &after.with_timezone(&SystemZone)),
             Some(name) => {
                 let zone = Tz::from_str(name).map_err(|_| ScheduleError::Timezone(name.clone()))?;
                 next_in(&cron, &after.with_timezone(&zone))
@@ -61,12 +70,28 @@ pub fn next_run(
 
 fn parse(schedule: &str) -> Result<Cron, ScheduleError> {
     let fields: Vec<&str> = schedule.split_whitespace().collect();
+    match fields[..] {
+        ["@reboot"] => return Err(ScheduleError::Reboot(schedule.to_owned())),
+        [first, ..] if first.starts_with("CRON_TZ=") || first.starts_with("TZ=") => {
+            return Err(ScheduleError::CronTz(schedule.to_owned()));
+        }
+        _ => {}
+    }
     // A day must be right in both ways if one of them begins with a star, such as */2; else in one of them (crontab(5)).
     let both = [2, 4].iter().any(|field| fields.get(*field).is_some_and(|field| field.starts_with('*')));
     let parser =
         CronParser::builder().seconds(Seconds::Disallowed).year(Year::Disallowed).dom_and_dow(both).build();
     let schedule_or_alias = if schedule.trim() == "@midnight" { "@daily" } else { schedule.trim() };
-    parser.parse(schedule_or_alias).map_err(|error| ScheduleError::Cron(schedule.to_owned(), error))
+    parser.parse(schedule_or_alias).map_err(|error| {
+        let problem = match error {
+            _ if fields.len() != 5 && !schedule.trim().starts_with('@') => {
+                format!("it has {} fields", fields.len())
+            }
+            CronError::InvalidPattern(problem) | CronError::ComponentError(problem) => problem,
+            other => other.to_string(),
+        };
+        ScheduleError::Cron(schedule.to_owned(), problem.trim_end_matches('.').to_lowercase())
+    })
 }
 
 fn next_in<Z: chrono::TimeZone>(cron: &Cron, after: &DateTime<Z>) -> Result<DateTime<Utc>, CronError>
@@ -76,8 +101,58 @@ where
     cron.find_next_occurrence(after, false).map(|next| next.to_utc())
 }
 
+/// The system's time zone. When the clock goes back, [`Local`] names the later of two times first, and the moment at which
+/// that is over as one of two, too; here it is as [`TimeZone`] promises.
+#[derive(Debug, Clone, Copy)]
+struct SystemZone;
+
+impl TimeZone for SystemZone {
+    type Offset = FixedOffset;
+
+    fn from_offset(_: &FixedOffset) -> Self {
+        Self
+    }
+
+    fn offset_from_local_date(&self, local: &NaiveDate) -> MappedLocalTime<FixedOffset> {
+        self.offset_from_local_datetime(&local.and_time(NaiveTime::MIN))
+    }
+
+    fn offset_from_local_datetime(&self, local: &NaiveDateTime) -> MappedLocalTime<FixedOffset> {
+        valid(local, Local.offset_from_local_datetime(local), |utc| Local.offset_from_utc_datetime(utc))
+    }
+
+    fn offset_from_utc_date(&self, utc: &NaiveDate) -> FixedOffset {
+        self.offset_from_utc_datetime(&utc.and_time(NaiveTime::MIN))
+    }
+
+    fn offset_from_utc_datetime(&self, utc: &NaiveDateTime) -> FixedOffset {
+        Local.offset_from_utc_datetime(utc)
+    }
+}
+
+/// Those of the offsets that a time may have which it has, the one of the earlier moment first.
+fn valid(
+    local: &NaiveDateTime,
+    possible: MappedLocalTime<FixedOffset>,
+    at: impl Fn(&NaiveDateTime) -> FixedOffset,
+) -> MappedLocalTime<FixedOffset> {
+    let is_valid =
+        |offset: &FixedOffset| local.checked_sub_offset(*offset).is_some_and(|utc| at(&utc) == *offset);
+    let first = possible.earliest().filter(is_valid);
+    let second = possible.latest().filter(is_valid);
+    match (first, second) {
+        (Some(one), Some(other)) if one.local_minus_utc() > other.local_minus_utc() => {
+            MappedLocalTime::Ambiguous(one, other)
+        }
+        (Some(one), Some(other)) if one != other => MappedLocalTime::Ambiguous(other, one),
+        (one, other) => one.or(other).map_or(MappedLocalTime::None, MappedLocalTime::Single),
+    }
+}
+
 #[cfg(test)]
 mod tests {
+    use chrono::Offset as _;
+
     use super::*;
 
     fn time(text: &str) -> DateTime<Utc> {
@@ -134,10 +209,39 @@ mod tests {
     }
 
     #[test]
+    fn times_that_come_twice_are_in_order() {
+        let berlin = chrono_tz::Europe::Berlin;
+        let [summer, winter] = [7200, 3600].map(|seconds| FixedOffset::east_opt(seconds).expect("an offset"));
+        let both = MappedLocalTime::Ambiguous(winter, summer);
+        for (local, possible, expected) in [
+            ("2026-10-25T01:59:59", MappedLocalTime::Single(summer), MappedLocalTime::Single(summer)),
+            ("2026-10-25T02:00:00", both, MappedLocalTime::Ambiguous(summer, winter)),
+            ("2026-10-25T02:59:59", both, MappedLocalTime::Ambiguous(summer, winter)),
+            ("2026-10-25T03:00:00", both, MappedLocalTime::Single(winter)),
+            ("2027-03-28T02:00:00", MappedLocalTime::Single(winter), MappedLocalTime::None),
+            ("2027-03-28T02:30:00", MappedLocalTime::None, MappedLocalTime::None),
+            ("2027-03-28T03:00:00", MappedLocalTime::Single(summer), MappedLocalTime::Single(summer)),
+        ] {
+            let local: NaiveDateTime = local.parse().expect("a time");
+            let at = |utc: &NaiveDateTime| berlin.offset_from_utc_datetime(utc).fix();
+            assert_eq!(valid(&local, possible, at), expected, "{local}");
+            assert_eq!(berlin.offset_from_local_datetime(&local).map(|offset| offset.fix()), expected);
+        }
+    }
+
+    #[test]
     fn nonsense_is_told() {
         for schedule in ["", "x", "61 * * * *", "* * * *", "* * * * * *", "@reboot", "* * * * fun"] {
             let error = after(schedule, "UTC", "2026-11-23T00:00:00Z").expect_err(schedule);
             assert!(error.starts_with(&format!("--schedule {schedule:?} is passed over: ")), "{error}");
+        }
+        for (schedule, told) in [
+            ("@reboot", "nobody knows when the machine starts again"),
+            ("CRON_TZ=Europe/Berlin 0 3 * * *", "name the time zone with --timezone"),
+            ("0 3 * *", "it has 4 fields; write five fields"),
+        ] {
+            let error = after(schedule, "UTC", "2026-11-23T00:00:00Z").expect_err(schedule);
+            assert!(error.contains(told), "{error}");
         }
         let never = after("0 0 30 2 *", "UTC", "2026-11-23T00:00:00Z").expect_err("no such day");
         assert!(never.contains("no such time comes"), "{never}");

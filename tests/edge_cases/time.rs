@@ -81,6 +81,35 @@ fn e43_time_limits_are_those_of_timeout() {
     assert_eq!(value("jobmon_exit_code"), Some(124.0));
 }
 
+/// In the system's time zone: what is due at a time that comes twice is due once, as with cron(8).
+#[test]
+fn the_next_run_is_told_right_when_the_clock_goes_back() {
+    // On 25 October 2026 three o'clock is two o'clock again, at one o'clock UTC.
+    for (schedule, now, next) in [
+        ("30 2 * * *", "2026-10-24 23:50:00", "2026-10-25T00:30:00Z"),
+        ("30 2 * * *", "2026-10-25 01:10:00", "2026-10-26T01:30:00Z"),
+        ("0 3 * * *", "2026-10-25 00:10:00", "2026-10-25T02:00:00Z"),
+        ("*/30 * * * *", "2026-10-25 00:20:00", "2026-10-25T00:30:00Z"),
+        ("5 * * * *", "2026-10-25 00:07:00", "2026-10-25T01:05:00Z"),
+        ("30 2 * * *", "2027-03-27 12:00:00", "2027-03-28T01:00:00Z"),
+    ] {
+        let mut command = Command::new(JOBMON);
+        command.args(["--dry-run", "--schedule", schedule, "--", "true"]);
+        command.env("TZ", "CET-1CEST,M3.5.0,M10.5.0/3").env("FAKETIME_DONT_FAKE_MONOTONIC", "1");
+        // The clock is that of the machine, shifted.
+        let to_seconds = |time: &str| {
+            let output = finish(Command::new("date").args(["-u", "+%s", "-d", time]));
+            output.stdout.trim().parse::<i64>().expect("seconds")
+        };
+        let shift = to_seconds(now) - to_seconds("now");
+        command.env("LD_PRELOAD", faketime_library()).env("FAKETIME", format!("{shift:+}s"));
+        let output = finish(&mut command);
+        let told = sample(&output.stderr, "jobmon_next_run_timestamp_seconds").expect("it is told");
+        let late = told - to_seconds(next) as f64;
+        assert!(late.abs() < 0.5, "{schedule} {now}: {late} s late, {output:?}");
+    }
+}
+
 /// A machine whose clock has no battery: 1970, and even before.
 #[test]
 fn e44_a_clock_that_is_wrong_by_decades_keeps_nothing_from_arriving() {

@@ -3,7 +3,7 @@
 use std::fs;
 
 use super::silent;
-use crate::harness::{Job, gateway, job, temporary_directory};
+use crate::harness::{Job, gateway, job, sample, temporary_directory};
 
 #[test]
 fn a_file_says_what_flags_say_and_a_jobs_table_more() {
@@ -95,6 +95,32 @@ fn what_a_file_switches_on_a_jobs_table_switches_off() {
     );
     assert!(!told("y").contains("would POST"), "{}", told("y"));
     assert!(told("y").contains("\njobmon_timeout_seconds 16\n"));
+}
+
+/// Whoever says it nearer to the command line says when a job runs.
+#[test]
+fn of_a_schedule_and_an_interval_the_nearer_counts() {
+    let directory = temporary_directory();
+    let path = directory.path().join("c.toml");
+    let text = "schedule = \"0 0 29 2 *\"\n[job.often]\nevery = \"5m\"\n[job.x]\ngrace = \"1s\"\n";
+    fs::write(&path, text).expect("writable");
+    let is_soon = |job_name: &str, arguments: &[&str], variable: Option<&str>| {
+        let config = path.to_str().expect("plain");
+        let job = job(["--config", config, "--dry-run", "--job", job_name]).arguments(arguments);
+        let job = variable.into_iter().fold(job, |job, every| job.env("JOBMON_EVERY", every));
+        let stderr = job.arguments(&["--", "true"]).run().stderr;
+        let next = sample(&stderr, "jobmon_next_run_timestamp_seconds").expect("it is told");
+        let start = sample(&stderr, "jobmon_start_timestamp_seconds").expect("it is told");
+        (next - start < 400.0, stderr.contains("--every is passed over: --schedule says when the job runs"))
+    };
+    let yearly = ["--schedule", "0 0 29 2 *"];
+    assert_eq!(is_soon("x", &[], None), (false, false));
+    assert_eq!(is_soon("x", &["--every", "5m"], None), (true, false));
+    assert_eq!(is_soon("x", &[], Some("5m")), (true, false));
+    assert_eq!(is_soon("often", &[], None), (true, false));
+    assert_eq!(is_soon("often", &yearly, None), (false, false));
+    assert_eq!(is_soon("x", &yearly, Some("5m")), (false, false));
+    assert_eq!(is_soon("x", &[yearly[0], yearly[1], "--every", "5m"], None), (false, true));
 }
 
 /// `JOBMON_LOCK=1` is `--lock`, and no lock of that name.

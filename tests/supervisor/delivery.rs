@@ -249,7 +249,7 @@ fn a_dry_run_prints_what_would_be_sent() {
     assert_eq!(output.code, 2);
     let start = format!("jobmon: would POST to {}/metrics/job/x?expect=0&ttl=1500ms&run_id=", gateway.url);
     let rest = output.stderr.strip_prefix(&start).unwrap_or_else(|| panic!("{output:?}"));
-    let (run_id, rest) = rest.split_once('\n').expect("more lines");
+    let (run_id, rest) = rest.split_once("&run_outcome=failure\n").expect("more lines");
     assert!(run_id.len() == 32 && run_id.chars().all(|c| c.is_ascii_hexdigit()), "{run_id}");
     assert!(rest.starts_with("jobmon: would write /d/jobmon_x.prom\n# HELP jobmon_"), "{rest}");
     assert!(

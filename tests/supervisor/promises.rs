@@ -34,7 +34,10 @@ fn while_the_command_runs_three_intervals_and_at_its_end_nothing_is_promised() {
         let output = job(arguments).arguments(&["echo $JOBMON_RUN_ID; sleep 0.8"]).run();
         let requests = server.join().expect("no panic");
         assert_eq!(query(&requests[0]), expect);
-        assert_eq!(query(&requests[1]), format!("expect=0&run_id={}", output.stdout.trim()));
+        assert_eq!(
+            query(&requests[1]),
+            format!("expect=0&run_id={}&run_outcome=success", output.stdout.trim())
+        );
     }
 }
 
@@ -57,16 +60,33 @@ fn each_attempt_promises_the_next_run_anew_and_names_the_same_run() {
 }
 
 #[test]
-fn a_skipped_run_keeps_what_was_promised() {
-    let (url, server) = scripted(&[OK]);
-    let lock = format!("--lock=test-promises-{}", std::process::id());
-    let inner = format!("{JOBMON} -q --push-url {url} --every 1h --ttl 0 {lock} -- true");
-    let output = job(["--no-push", &lock, "--", "sh", "-c", &inner]).run();
-    assert_eq!(output.code, 0, "{output:?}");
-    let requests = server.join().expect("no panic");
-    let run_id = all(&requests[0], "run_id");
-    assert_eq!((run_id.len(), run_id[0].len()), (1, 32));
-    assert_eq!(query(&requests[0]), format!("ttl=0&run_id={}", run_id[0]));
+fn a_skipped_run_keeps_what_was_promised_while_another_one_goes_on() {
+    let directory = temporary_directory();
+    let named = format!("--lock=test-promises-{}", std::process::id());
+    // The job whose run goes on, the lock, whether records are kept, and whether the next run is promised.
+    for (running, lock, has_spool, is_promised) in [
+        ("x", &*named, true, false),
+        ("x", "--lock", true, false),
+        ("y", &*named, true, true),
+        ("y", &*named, false, false),
+    ] {
+        let (url, server) = scripted(&[OK]);
+        let skipped = format!("{JOBMON} -q --job x --push-url {url} --every 1h --ttl 0 {lock} -- true");
+        let noted = "until ls $JOBMON_SPOOL_DIR/*.run >/dev/null 2>&1; do sleep 0.05; done";
+        let script = if has_spool { format!("{noted}; {skipped}") } else { skipped };
+        let arguments = ["--job", running, "--no-push", lock, "--timeout", "30", "--", "sh", "-c", &script];
+        let output =
+            spooling(directory.path(), &arguments).env("JOBMON_NO_SPOOL", if has_spool { "0" } else { "1" });
+        let output = output.run();
+        assert_eq!(output.code, 0, "{output:?}");
+        let requests = server.join().expect("no panic");
+        let run_id = all(&requests[0], "run_id");
+        assert_eq!((run_id.len(), run_id[0].len()), (1, 32));
+        let own = format!("ttl=0&run_id={}&run_outcome=skipped", run_id[0]);
+        let expect = if is_promised { "expect=3605s&" } else { "" };
+        assert_eq!(query(&requests[0]), format!("{expect}{own}"), "{running} {lock} {has_spool}");
+        assert_eq!(requests[0].contains("\njobmon_next_run_timestamp_seconds "), is_promised);
+    }
 }
 
 /// Runs of an outage; the names of three of them, and a server where they could not be told.
@@ -123,7 +143,7 @@ fn runs_of_an_outage_are_told_with_the_next_run() {
         let arguments = ["--push-url", &url, "--job", "x", "--", "sh", "-c", &script];
         let output = spooling(directory.path(), &arguments).run();
         let requests = server.join().expect("no panic");
-        let own = format!("expect=0&run_id={}", output.stdout.trim());
+        let own = format!("expect=0&run_id={}&run_outcome=success", output.stdout.trim());
         let told = [
             format!("{},0,success", ids[0]),
             format!("{},3,failure", ids[1]),

@@ -11,7 +11,9 @@ use hyper::http::request::Parts;
 
 use super::{Answer, empty};
 use crate::config::{Consistency, Limits};
-use crate::exposition::{MetricFamily, Rules, Validation, protobuf, text};
+use crate::exposition::protobuf::DecodeError;
+use crate::exposition::text::error::LineError;
+use crate::exposition::{Exceeded, MetricFamily, Rules, Validation, protobuf, text};
 use crate::gateway::access::{Identity, Scope};
 use crate::gateway::encoding::Encoding;
 use crate::gateway::error::Failure;
@@ -22,6 +24,7 @@ use crate::gateway::peer::Peer;
 use crate::gateway::promises::{Asked, PushRules};
 use crate::gateway::server::Shared;
 use crate::grouping::{GroupingKey, JOB_LABEL};
+use crate::run::RunOutcome;
 use crate::store::{Change, Made, Moment, Push, PushMode, Run, Store, StoreError, Wishes};
 
 /// Bodies from this size on are read and judged on a thread of their own, so that they delay nobody.
@@ -40,9 +43,7 @@ pub(in crate::gateway) async fn push(
     let rule = shared.rules.of(&key);
     let wishes = shared.rules.wishes(rule, &asked);
     let mut reading = Reading::of(shared, head);
-    if let Some(series_max) = rule.and_then(|rule| rule.series_max) {
-        reading.series_max = reading.series_max.min(series_max);
-    }
+    reading.series_max_of_rule = rule.and_then(|rule| rule.series_max);
     let mut room = shared.writes.bodies.hold();
     let bytes_max = rule.and_then(|rule| rule.body_bytes_max).filter(|max| *max < shared.limits.body_bytes);
     let too_large = |failure| match (failure, bytes_max) {
@@ -139,8 +140,8 @@ struct Reading {
     is_protobuf: bool,
     names: Validation,
     limits: Arc<Limits>,
-    /// Series of one push.
-    series_max: usize,
+    /// Series of one push that a rule allows its group.
+    series_max_of_rule: Option<usize>,
 }
 
 /// What a push is to become.
@@ -159,7 +160,7 @@ impl Reading {
             is_protobuf: is_protobuf(&head.headers),
             names: shared.layout.names,
             limits: shared.limits.clone(),
-            series_max: shared.limits.push_series,
+            series_max_of_rule: None,
         }
     }
 
@@ -169,18 +170,27 @@ impl Reading {
     }
 
     fn families(&self, body: &[u8]) -> Result<Vec<MetricFamily>, Failure> {
+        let of_rule = self.series_max_of_rule.filter(|max| *max < self.limits.push_series);
         let limits = crate::exposition::Limits {
-            samples: self.series_max,
+            samples: of_rule.unwrap_or(self.limits.push_series),
             labels: self.limits.series_labels,
             name_bytes: self.limits.name_bytes,
             label_value_bytes: self.limits.label_value_bytes,
         };
-        let told = || Limits { push_series: self.series_max, ..Limits::clone(&self.limits) };
+        let too_many = |exceeded: &Exceeded| {
+            of_rule.filter(|_| *exceeded == Exceeded::Samples).map(Failure::TooManySeriesForRule)
+        };
         if self.is_protobuf {
-            protobuf::decode(body, &limits).map_err(|error| Failure::protobuf(error, &told()))
+            protobuf::decode(body, &limits).map_err(|error| match &error {
+                DecodeError::TooMuch(exceeded) if let Some(failure) = too_many(exceeded) => failure,
+                _ => Failure::protobuf(error, &self.limits),
+            })
         } else {
             let rules = Rules { validation: self.names, limits };
-            text::parse(body, rules).map_err(|error| Failure::text(error, &told()))
+            text::parse(body, rules).map_err(|error| match &error.error {
+                LineError::TooMuch(exceeded) if let Some(failure) = too_many(exceeded) => failure,
+                _ => Failure::text(error, &self.limits),
+            })
         }
     }
 
@@ -198,9 +208,13 @@ impl Reading {
             }
         };
         self.check_labels(&key, &families)?;
-        let run = Run::of_push(asked.run_id, &families);
+        let run = Run::of_push(asked.run_id, asked.run_outcome, &families);
         let mut push = Push::new(key, families, mode, at);
         push.wishes = wishes;
+        if run.as_ref().is_some_and(|run| run.outcome == RunOutcome::Skipped) {
+            // The push that was promised comes from a run.
+            push.wishes.expect = wishes.expect.of_another();
+        }
         push.runs = asked.earlier_runs.into_iter().chain(run).collect();
         Ok(store.make(Change::Push(push))?)
     }

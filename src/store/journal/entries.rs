@@ -65,6 +65,7 @@ pub(super) struct PushEntry {
 /// What a push says about a promise, in nanoseconds.
 #[derive(Clone, PartialEq, prost::Message)]
 pub(super) struct WishEntry {
+    /// A length of time, or one of [`WITHDRAWN`], [`NEVER`], [`STAYS`].
     #[prost(sint64, optional, tag = "1")]
     pub(super) asked: Option<i64>,
     #[prost(sint64, tag = "2")]
@@ -72,6 +73,13 @@ pub(super) struct WishEntry {
     #[prost(sint64, optional, tag = "3")]
     pub(super) most: Option<i64>,
 }
+
+/// What was asked before holds no more.
+pub(super) const WITHDRAWN: i64 = 0;
+/// It never falls due.
+pub(super) const NEVER: i64 = -1;
+/// It falls due when it would have.
+pub(super) const STAYS: i64 = -2;
 
 #[derive(Clone, PartialEq, prost::Message)]
 pub(super) struct TogetherEntry {
@@ -125,6 +133,9 @@ pub(super) struct PromisesEntry {
     pub(super) is_overdue: bool,
     #[prost(bool, tag = "6")]
     pub(super) is_expired: bool,
+    /// When the push came from which on the next one is expected, where that is not the last one.
+    #[prost(sfixed64, optional, tag = "7")]
+    pub(super) expect_since: Option<i64>,
 }
 
 /// The runs of a group.

@@ -6,8 +6,8 @@ use std::sync::Arc;
 use prost::Message as _;
 
 use super::entries::{
-    DueEntry, Entry, GroupEntry, KeyEntry, KeysEntry, Kind, Pair, PromisesEntry, PushEntry, RunEntry,
-    RunsEntry, TogetherEntry, WishEntry,
+    DueEntry, Entry, GroupEntry, KeyEntry, KeysEntry, Kind, NEVER, Pair, PromisesEntry, PushEntry, RunEntry,
+    RunsEntry, STAYS, TogetherEntry, WITHDRAWN, WishEntry,
 };
 use crate::exposition::series::{Fingerprint, GroupHash, SeriesHash};
 use crate::exposition::{Limits, MetricFamily, protobuf};
@@ -15,7 +15,7 @@ use crate::grouping::{GroupingKey, JOB_LABEL};
 use crate::run::RunOutcome;
 use crate::store::group::{Group, StoredFamily, UnixNanos};
 use crate::store::own::OwnNames;
-use crate::store::promises::{Due, Moment, Promises, Term, Wish, Wishes};
+use crate::store::promises::{Ask, Due, Moment, Promises, Term, Wish, Wishes};
 use crate::store::runs::{Durations, Run, RunId, Runs};
 use crate::store::writer::Judged;
 use crate::store::{Change, Push, PushMode};
@@ -99,7 +99,13 @@ fn push_entry(push: &Push) -> PushEntry {
     protobuf::encode(&mut families, &push.families);
     let wish = |wish: Wish| {
         (wish != Wish::default()).then_some(WishEntry {
-            asked: wish.asked,
+            asked: match wish.ask {
+                Ask::Nothing => None,
+                Ask::In(length) => Some(length),
+                Ask::Withdrawn => Some(WITHDRAWN),
+                Ask::Never => Some(NEVER),
+                Ask::Stays => Some(STAYS),
+            },
             otherwise: wish.otherwise,
             most: wish.most,
         })
@@ -134,6 +140,7 @@ fn promises_entry(promises: &Promises) -> PromisesEntry {
         expect_is_asked: promises.expect.is_asked,
         is_overdue: promises.is_overdue,
         is_expired: promises.is_expired,
+        expect_since: Some(promises.expect_since.unix.0),
     }
 }
 
@@ -245,8 +252,18 @@ impl Reader {
 
     fn push(&self, entry: PushEntry) -> Option<Push> {
         let wish = |entry: Option<WishEntry>| {
-            let wish =
-                |entry: WishEntry| Wish { asked: entry.asked, otherwise: entry.otherwise, most: entry.most };
+            let ask = |asked: Option<i64>| match asked {
+                None => Ask::Nothing,
+                Some(WITHDRAWN) => Ask::Withdrawn,
+                Some(STAYS) => Ask::Stays,
+                Some(length) if length > 0 => Ask::In(length),
+                Some(_) => Ask::Never,
+            };
+            let wish = |entry: WishEntry| Wish {
+                ask: ask(entry.asked),
+                otherwise: entry.otherwise,
+                most: entry.most,
+            };
             entry.map_or_else(Wish::default, wish)
         };
         let mut push = Push {
@@ -275,9 +292,10 @@ impl Reader {
             let term = |length, is_asked| Term { length, is_asked };
             let ttl = term(entry.ttl, entry.ttl_is_asked);
             let expect = term(entry.expect, entry.expect_is_asked);
-            let promises = Promises::of(ttl, expect, since.steady)?;
+            let promises = Promises::of(ttl, expect, since)?;
             let PromisesEntry { is_overdue, is_expired, .. } = entry;
-            Some(Box::new(Promises { is_overdue, is_expired, ..promises }))
+            let expect_since = entry.expect_since.map_or(since, |at| self.now.at(UnixNanos(at)));
+            Some(Box::new(Promises { expect_since, is_overdue, is_expired, ..promises }))
         });
         group.runs = match entry.runs {
             None => None,

@@ -94,8 +94,8 @@ fn changes() -> Vec<Change> {
 /// A push that promises something for long, and tells of a run.
 fn promising(job: &str, at: i64) -> Change {
     let mut push = raw(PushMode::ReplaceFamilies, job, "p 1\n", at);
-    let wish = |seconds: u64| Wish::new(Some(Duration::from_secs(seconds)), None);
-    push.wishes = Wishes { ttl: wish(2000), expect: wish(1000) };
+    let length = |seconds: u64| Some(Duration::from_secs(seconds));
+    push.wishes = Wishes { ttl: Wish::ttl(length(2000), None), expect: Wish::expect(length(1000), None) };
     push.runs = ["1,5,0.5,0,success", "2,6,7,137,oom", "3,6,0,0,skipped"]
         .map(|run| Run::parse(run).expect(run))
         .into();

@@ -117,8 +117,9 @@ mod tests {
     fn push(state: &mut State, job: &str, body: &str, second: i64, ttl: Option<u64>, expect: Option<u64>) {
         let families = text::parse(body.as_bytes(), Validation::Legacy).expect("a good text");
         let mut push = Push::new(key(job), families, PushMode::ReplaceFamilies, at(second));
-        let wish = |seconds: Option<u64>| Wish::new(seconds.map(Duration::from_secs), None);
-        push.wishes = Wishes { ttl: wish(ttl), expect: wish(expect) };
+        let length = |seconds: Option<u64>| seconds.map(Duration::from_secs);
+        push.wishes =
+            Wishes { ttl: Wish::ttl(length(ttl), None), expect: Wish::expect(length(expect), None) };
         state.make(Change::Push(push)).expect("a good push");
     }
 

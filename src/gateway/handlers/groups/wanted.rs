@@ -64,13 +64,14 @@ impl Place {
         Self { rank: order.rank(group), key: group.key.clone() }
     }
 
-    fn parse(text: &str) -> Option<Self> {
-        let (rank, id) = match text.rsplit_once('.') {
-            None => ((0, 0), text),
-            Some((rank, id)) => {
+    fn parse(text: &str, order: Order) -> Option<Self> {
+        let (rank, id) = match (order, text.rsplit_once('.')) {
+            (Order::Key, None) => ((0, 0), text),
+            (Order::Age | Order::State, Some((rank, id))) => {
                 let (state, at) = rank.split_once('.')?;
                 ((state.parse().ok()?, at.parse().ok()?), id)
             }
+            _ => return None,
         };
         Some(Self { rank, key: Arc::new(GroupingKey::from_id(id)?) })
     }
@@ -92,6 +93,7 @@ impl Wanted {
             after: None,
             is_dry_run: false,
         };
+        let (mut seen, mut after) = (Vec::new(), None);
         for (name, value) in query.into_iter().flat_map(|query| form_urlencoded::parse(query.as_bytes())) {
             let bad = |problem: String| Failure::BadParameter {
                 name: name.clone().into_owned(),
@@ -99,6 +101,9 @@ impl Wanted {
                 problem,
             };
             let one_of = |what: &str| bad(format!("write {what}"));
+            if ["sort", "limit", "after", "dry_run"].contains(&&*name) && seen.contains(&name) {
+                return Err(bad("it is given twice".to_owned()));
+            }
             match &*name {
                 "match[]" | "match" => {
                     wanted.selectors.push(Selector::parse(&value).map_err(|error| bad(error.to_string()))?);
@@ -123,10 +128,7 @@ impl Wanted {
                     let limit = value.parse().ok().filter(|limit| (1..=LIMIT_MAX).contains(limit));
                     wanted.limit = limit.ok_or_else(|| one_of("a number from 1 to 1000"))?;
                 }
-                "after" => {
-                    let place = Place::parse(&value);
-                    wanted.after = Some(place.ok_or_else(|| one_of("what an answer before had as next"))?);
-                }
+                "after" => after = Some(value.clone().into_owned()),
                 "dry_run" => {
                     wanted.is_dry_run = match &*value.to_ascii_lowercase() {
                         "1" | "true" | "yes" | "on" => true,
@@ -136,7 +138,15 @@ impl Wanted {
                 }
                 _ => {}
             }
+            seen.push(name);
         }
+        // How it is read depends on the order, which may stand behind it.
+        let place = after.map(|value| {
+            let problem = "write what an answer before, of the same order, had as next".to_owned();
+            let place = Place::parse(&value, wanted.order);
+            place.ok_or(Failure::BadParameter { name: "after".to_owned(), value, problem })
+        });
+        wanted.after = place.transpose()?;
         Ok(wanted)
     }
 

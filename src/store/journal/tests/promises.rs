@@ -23,8 +23,8 @@ fn a_restart_keeps_every_promise() {
             store
         };
         let mut first = raw(PushMode::ReplaceGroup, "a", "m 1\n", now * SECOND);
-        let wish = |seconds: u64| Wish::new(Some(Duration::from_secs(seconds)), None);
-        first.wishes = Wishes { ttl: wish(20), expect: wish(10) };
+        let length = |seconds: u64| Some(Duration::from_secs(seconds));
+        first.wishes = Wishes { ttl: Wish::ttl(length(20), None), expect: Wish::expect(length(10), None) };
         first.runs = vec![Run::parse("1,5,0.5,0,success").expect("a run")];
         let store = open_at(now);
         make(&store, Change::Push(first));
@@ -128,12 +128,13 @@ fn text_of(body: &[(u8, u8, u8)]) -> String {
 
 fn change_of(step: &Step, now: i64) -> Option<Change> {
     let job = |job: &u8| format!("job{job}");
-    let wish = |seconds: Option<u8>| Wish::new(seconds.map(|s| Duration::from_secs(s.into())), None);
+    let length = |seconds: Option<u8>| seconds.map(|s| Duration::from_secs(s.into()));
     Some(match step {
         Step::Push { mode, job: of, body, ttl, expect, run } => {
             let modes = [PushMode::ReplaceGroup, PushMode::ReplaceFamilies, PushMode::ReplaceMetrics];
             let mut push = raw(modes[usize::from(*mode)], &job(of), &text_of(body), now);
-            push.wishes = Wishes { ttl: wish(*ttl), expect: wish(*expect) };
+            push.wishes =
+                Wishes { ttl: Wish::ttl(length(*ttl), None), expect: Wish::expect(length(*expect), None) };
             push.runs = run.iter().filter_map(|id| Run::parse(&format!("{id},5,0.5,0,success"))).collect();
             Change::Push(push)
         }
