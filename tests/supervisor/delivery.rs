@@ -316,6 +316,7 @@ fn nothing_is_prepared_before_the_command_runs() {
         .args(["-f", "-e", "trace=socket,connect,clone,clone3,fork,vfork,execve,openat,open", "-o"])
         .arg(&trace)
         .args([JOBMON, "--push-url", &url, "--push-deadline", "100ms", "--", "true"])
+        .env("JOBMON_SPOOL_DIR", directory.path().join("spool"))
         .stderr(Stdio::null())
         .status()
         .expect("strace is there");
