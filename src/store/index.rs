@@ -114,6 +114,12 @@ impl Index {
         self.series.find(fingerprint, |series| series.fingerprint == halves).map(|series| series.slot)
     }
 
+    /// How many series it knows.
+    #[cfg(test)]
+    pub(super) fn len(&self) -> usize {
+        self.series.len()
+    }
+
     /// Takes in a series of a group.
     pub(super) fn add_series(&mut self, fingerprint: Fingerprint, slot: Slot) {
         let series = Series { fingerprint: halves(fingerprint), slot };

@@ -124,6 +124,12 @@ impl Segment {
         Self { first, slots: Arc::new(slots), bytes, order: Arc::default(), renderings: Arc::default() }
     }
 
+    /// Its slots, and the bytes that it takes itself to have.
+    #[cfg(test)]
+    pub(super) fn account(&self) -> (&[Slot], usize) {
+        (&self.slots, self.bytes)
+    }
+
     /// Whether it is too small to be sent, and compressed, by itself.
     pub(super) fn is_small(&self) -> bool {
         self.bytes < PIECE_BYTES_MIN

@@ -467,6 +467,7 @@ mod tests {
     use super::*;
     use crate::exposition::{Compression, Format, MetricType, Validation, text};
     use crate::store::expose::expose;
+    use crate::store::segments::Segment;
 
     fn state() -> State {
         state_with(false)
@@ -852,6 +853,28 @@ mod tests {
         text
     }
 
+    /// What is reckoned with beside the groups is what they have: bytes of segments, and who has which series.
+    fn assert_accounts(state: &State) {
+        let snapshot = &state.snapshot;
+        for segments in snapshot.exposed.iter().flatten().filter(|family| family.source == Source::Pushed) {
+            for (slots, bytes) in segments.segments().iter().map(Segment::account) {
+                let bytes_of = |slot: &Slot| family_bytes(&snapshot.groups, *slot, &segments.name);
+                assert_eq!(bytes, slots.iter().map(bytes_of).sum::<usize>(), "{}", segments.name);
+            }
+        }
+        let mut series = HashMap::new();
+        for group in snapshot.groups() {
+            let slot = state.slots[&group.key];
+            let exposed = group.families().iter().filter(|family| family.aside().is_none());
+            let pushed = exposed.flat_map(|family| family.fingerprints(&group.key, state.hash()));
+            for fingerprint in state.index.marks(&group.key).chain(pushed) {
+                assert_eq!(series.insert(fingerprint, slot), None, "a series is one group's");
+                assert_eq!(state.index.owner(fingerprint), Some(slot));
+            }
+        }
+        assert_eq!(state.index.len(), series.len());
+    }
+
     proptest::proptest! {
         #![proptest_config(ProptestConfig::with_cases(48))]
         /// Whatever became of the segments, they hold what the groups hold.
@@ -884,6 +907,7 @@ mod tests {
                 prop_assert_eq!(sorted(&now), sorted(&now.only(|_| true)));
                 let aside = now.groups().flat_map(|group| group.families()).filter(|f| f.aside().is_some());
                 prop_assert_eq!(now.aside, aside.count());
+                assert_accounts(&state);
                 before = now;
             }
             state.make(Change::Wipe).expect("wiped");

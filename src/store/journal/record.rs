@@ -279,6 +279,10 @@ impl Reader {
             runs: entry.runs.into_iter().map(run).collect::<Option<_>>()?,
         };
         let _ = push.leave_out(&self.names);
+        if push.mode == PushMode::ReplaceMetrics {
+            // Early versions recorded families without metrics, too, which say nothing.
+            push.families.retain(|family| !family.metrics.is_empty());
+        }
         Some(push)
     }
 

@@ -456,3 +456,26 @@ fn large_journals_are_cut_and_damaged_anywhere() {
         }
     }
 }
+
+/// As early versions wrote it.
+#[test]
+fn a_recorded_family_without_metrics_says_nothing_of_single_metrics() {
+    let directory = tempfile::tempdir().expect("a directory");
+    {
+        let store = open(directory.path(), Damage::Refused).expect("new");
+        let stored = "# HELP a text\n# TYPE a gauge\na 1\nb 1\n";
+        make(&store, push(PushMode::ReplaceGroup, "x", stored, 1_000_000_000));
+        let families = text::parse(b"# HELP a other\n# TYPE a counter\nb 2\nc 3\n", Validation::Legacy);
+        let families = families.expect("a good text");
+        let mut early = Push::new(key("x"), families, PushMode::ReplaceFamilies, UnixNanos(2_000_000_000));
+        early.mode = PushMode::ReplaceMetrics;
+        let journal = store.journal.as_ref().expect("there is one");
+        let number = journal.append(&Journal::payload(&Change::Push(early)).expect("a payload"));
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build().expect("a runtime");
+        runtime.block_on(journal.on_disk(number)).expect("written");
+    }
+    let text = exposed(&open(directory.path(), Damage::Refused).expect("whole"));
+    assert!(text.contains("# HELP a text\n# TYPE a gauge\n"), "{text}");
+    assert!(text.lines().any(|line| line.starts_with("b{") && line.ends_with("} 2")), "{text}");
+    assert!(text.lines().any(|line| line.starts_with("c{")), "{text}");
+}
