@@ -135,6 +135,9 @@ fn change_of(step: &Step, now: i64) -> Option<Change> {
             let mut push = raw(modes[usize::from(*mode)], &job(of), &text_of(body), now);
             push.wishes =
                 Wishes { ttl: Wish::ttl(length(*ttl), None), expect: Wish::expect(length(*expect), None) };
+            if *run == Some(4) {
+                push.wishes.expect = push.wishes.expect.of_another();
+            }
             push.runs = run.iter().filter_map(|id| Run::parse(&format!("{id},5,0.5,0,success"))).collect();
             Change::Push(push)
         }
