@@ -65,7 +65,7 @@ pub const GATEWAY_FLAGS: &[GatewayFlag] = &[
     flag("push.max-ttl", One("DURATION", "0"), "No group's series stay longer than this after its last push, whatever is asked for; 0: no limit"),
     flag("push.tombstone-retention", One("DURATION", "7d"), "How long push times and liveness of a group stay after its series have gone"),
     flag("push.rules-file", One("FILE", ""), "File with ttl, expect and limits for groups, by their labels"),
-    flag("liveness.metric-name", One("NAME", "push_up"), "Name of the metric that tells whether a group's pushes come as promised"),
+    flag("liveness.metric-name", One("NAME", "push_up"), "Name of the metric that tells whether a group's pushes come as they have promised (?expect=25h)"),
     flag("limit.body-size", One("SIZE", "16MiB"), "Bytes of a pushed body"),
     flag("limit.inflated-body-size", One("SIZE", "32MiB"), "Bytes of a compressed body when it is inflated"),
     flag("limit.push-series", One("N", "100000"), "Series of one push"),

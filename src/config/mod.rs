@@ -309,8 +309,11 @@ const GRACE: Duration = Duration::from_secs(5);
 
 fn timetable(reader: &mut Reader<'_>) -> Timetable {
     let mut schedule = reader.any("schedule", values::text);
-    let mut every = reader.one("every", values::duration_or_none).flatten();
-    match (reader.distance("schedule"), reader.distance("every")) {
+    let given = reader.one("every", values::duration_or_none);
+    let mut every = given.flatten();
+    // What is nonsense says nothing.
+    let distance = given.and_then(|_| reader.distance("every"));
+    match (reader.distance("schedule"), distance) {
         (Some(schedule), Some(every)) if schedule == every => {
             reader.warn("every", "--schedule says when the job runs, and counts");
         }

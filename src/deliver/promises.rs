@@ -96,6 +96,13 @@ impl Promise {
         let expect = match self.expect {
             Expect::Keep => None,
             Expect::Within(time) => Some(duration(time)),
+            // What a skipped run has from one before it, and that has passed, says nothing about the run that goes on.
+            Expect::At(at)
+                if at <= now_micros
+                    && self.run.as_ref().is_some_and(|run| run.outcome == RunOutcome::Skipped) =>
+            {
+                None
+            }
             Expect::At(at) => {
                 let left = micros(at.saturating_sub(now_micros)).div_ceil(MICROS);
                 Some(format!("{}s", left.max(EXPECT_MIN_SECONDS)))
@@ -182,6 +189,14 @@ mod tests {
             (expect(Expect::At(NOW - 3600 * second)), Some("expect=1s")),
             (expect(Expect::At(i64::MIN)), Some("expect=1s")),
             (expect(Expect::At(i64::MAX)), Some("expect=9221572036855s")),
+            (
+                Promise {
+                    expect: Expect::At(NOW),
+                    run: Some(RunRecord { outcome: RunOutcome::Skipped, ..run("0a", 1) }),
+                    ..promise.clone()
+                },
+                Some("run_id=0a&run_outcome=skipped"),
+            ),
             (ttl(Duration::ZERO), Some("ttl=0")),
             (ttl(Duration::from_hours(36)), Some("ttl=129600s")),
             (ttl(Duration::from_nanos(1)), Some("ttl=1ms")),

@@ -42,6 +42,8 @@ pub(super) enum Failure {
     NoSuchGroup,
     #[error("finding the groups takes more than {} s: write = in the place of =~, or a simpler expression", .0.as_secs())]
     SearchTooSlow(Duration),
+    #[error("more than {0} requests with regular expressions at a time")]
+    TooManySearches(usize),
     /// A metric that is in none of the groups that it is to be divided into.
     #[error("a metric of {0:?} has no label job, which group_by names")]
     NoGroup(String),
@@ -65,7 +67,7 @@ pub(super) enum Failure {
     )]
     GroupLabelsTooLarge(usize),
     #[error(
-        "the labels of the group are larger than {0} bytes, so that no URL could name it, see --limit.header-size"
+        "the labels of the group are too large for a URL to name it in {0} bytes, see --limit.header-size"
     )]
     GroupNameTooLarge(usize),
     #[error("{0}")]
@@ -169,6 +171,7 @@ impl Failure {
                 StatusCode::TOO_MANY_REQUESTS
             }
             Self::SearchTooSlow(_)
+            | Self::TooManySearches(_)
             | Self::TooManyRequests(_)
             | Self::TooManyBytes(_)
             | Self::Store(StoreError::Disk(_)) => StatusCode::SERVICE_UNAVAILABLE,
@@ -197,6 +200,8 @@ impl Failure {
             Self::Store(StoreError::TooManyGroups(_)) => Some((RETRY_AFTER, LATER.to_owned())),
             Self::TooOften
             | Self::TooManyPasswords
+            | Self::SearchTooSlow(_)
+            | Self::TooManySearches(_)
             | Self::TooManyRequests(_)
             | Self::TooManyBytes(_)
             | Self::Store(StoreError::Disk(_)) => Some((RETRY_AFTER, SOON.to_owned())),

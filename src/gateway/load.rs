@@ -16,6 +16,9 @@ const ROOM_WAIT_MAX: Duration = Duration::from_secs(5);
 /// The unit in which bytes of bodies are counted.
 const BYTES_A_PERMIT: usize = 1024;
 
+/// Searches at a time, all but one of which wait.
+const SEARCHES_MAX: usize = 3;
+
 /// What is done for one kind of request. Those that read and those that change have one each: who pushes slowly keeps
 /// nobody from scraping, and who does not read what he asked for keeps nobody from pushing.
 pub(super) struct Load {
@@ -124,6 +127,30 @@ impl Heavy {
             done
         };
         self.threads.spawn_blocking(work).await.map_err(|_| Failure::Internal)
+    }
+}
+
+/// Looks for groups by regular expressions: one at a time, and few that wait. They are for people, who can come again; a scrape
+/// cannot, and each request that waits takes a place from it.
+pub(super) struct Searches {
+    heavy: Heavy,
+    places: Semaphore,
+}
+
+impl Searches {
+    /// On threads of the runtime that this is called in.
+    pub(super) fn new() -> Self {
+        Self { heavy: Heavy::new(1), places: Semaphore::new(SEARCHES_MAX) }
+    }
+
+    /// Does it when its turn comes.
+    pub(super) async fn run<T: Send + 'static>(
+        &self,
+        peer: &Peer,
+        work: impl FnOnce() -> T + Send + 'static,
+    ) -> Result<T, Failure> {
+        let _place = self.places.try_acquire().map_err(|_| Failure::TooManySearches(SEARCHES_MAX))?;
+        self.heavy.run(peer, work).await
     }
 }
 

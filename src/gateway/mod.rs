@@ -37,7 +37,7 @@ use crate::store::{
 };
 use access::{Access, AccessError};
 use listen::{ListenError, Listener};
-use load::{Heavy, Load};
+use load::{Load, Searches};
 use promises::{PushRules, RulesError};
 use route::Layout;
 use server::{About, Shared};
@@ -65,7 +65,7 @@ async fn serve(
         open_metrics: config.open_metrics,
         about: About { flags: config.flags, start: now().unix },
         access,
-        searches: Heavy::new(1),
+        searches: Searches::new(),
         reads: Load::new(&config.limits),
         writes: Load::new(&config.limits),
         quit: Notify::new(),

@@ -22,7 +22,7 @@ use super::error::Failure;
 use super::first_line::FirstLine;
 use super::handlers::{Answer, admin, api_v1, empty, groups, page, push, scrape};
 use super::listen::{Accepted, Listener, Stream};
-use super::load::{Heavy, HeldBytes, Load, Served};
+use super::load::{HeldBytes, Load, Searches, Served};
 use super::peer::Peer;
 use super::promises::PushRules;
 use super::route::{Layout, Route, route};
@@ -62,8 +62,8 @@ pub(super) struct Shared {
     pub(super) reads: Load,
     /// Requests that change something.
     pub(super) writes: Load,
-    /// Looks for groups by regular expressions, one at a time: they are for people, who can wait, and scrapes cannot.
-    pub(super) searches: Heavy,
+    /// Looks for groups by regular expressions.
+    pub(super) searches: Searches,
     /// Told when a request wants the gateway to end.
     pub(super) quit: Notify,
 }

@@ -195,7 +195,11 @@ impl Promises {
         let new = Self::of(ttl.renewed(wishes.ttl), expect.renewed(wishes.expect), at)?;
         let stays = |old: &&Self| wishes.expect.ask == Ask::Stays && old.expect.length > 0;
         Some(match old.filter(stays) {
-            Some(old) => Self { expect_since: old.expect_since, is_overdue: old.is_overdue, ..new },
+            Some(old) => {
+                // Of another length, as a rule may have it since, nothing has fallen due yet.
+                let is_overdue = old.is_overdue && old.expect.length == new.expect.length;
+                Self { expect_since: old.expect_since, is_overdue, ..new }
+            }
             None => new,
         })
     }

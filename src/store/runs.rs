@@ -84,7 +84,12 @@ impl Run {
         }
         let skip = value("jobmon_last_skip_timestamp_seconds");
         let end = value("jobmon_end_timestamp_seconds");
-        if let Some(end) = end.filter(|end| skip.is_none_or(|skip| skip < *end)) {
+        // Who made the run knows whether it began; else the later one of the two tells.
+        let is_end = |end: &f64| match outcome {
+            Some(outcome) => outcome != RunOutcome::Skipped,
+            None => skip.is_none_or(|skip| skip < *end),
+        };
+        if let Some(end) = end.filter(is_end) {
             let by_metrics = || match () {
                 () if is("jobmon_success") => RunOutcome::Success,
                 () if is("jobmon_timed_out") => RunOutcome::Timeout,
@@ -382,9 +387,12 @@ mod tests {
             Run::of_push(None, None, &families("jobmon_last_skip_timestamp_seconds 3\n")).expect("a skip");
         assert_eq!((skip.outcome, skip.end_seconds), (RunOutcome::Skipped, 3.0));
         let both = "jobmon_exit_code 0\njobmon_last_skip_timestamp_seconds 10\n";
-        let skip = Run::of_push(None, Some(RunOutcome::Signal), &families(&format!("{end}{both}")))
-            .expect("a skip after an end");
+        let skip = Run::of_push(None, None, &families(&format!("{end}{both}"))).expect("a skip after an end");
         assert_eq!((skip.outcome, skip.end_seconds), (RunOutcome::Skipped, 10.0));
+        let told = |outcome| Run::of_push(None, Some(outcome), &families(&format!("{end}{both}")));
+        for outcome in [RunOutcome::Signal, RunOutcome::Skipped] {
+            assert_eq!(told(outcome).map(|run| run.outcome), Some(outcome), "who made the run knows best");
+        }
         let both = "jobmon_exit_code 0\njobmon_last_skip_timestamp_seconds 9\n";
         let run = |outcome| Run::of_push(None, outcome, &families(&format!("{end}{both}"))).expect("an end");
         let outcomes = [None, Some(RunOutcome::Signal)].map(|outcome| run(outcome).outcome);

@@ -166,7 +166,11 @@ impl State {
         match self.patch(push, judged) {
             Ok(None) => Ok(()),
             Ok(Some(judged)) => self.push_families(push, &judged),
-            Err(fault) => self.refuse(push, fault),
+            Err(fault) => {
+                // Nothing could be kept aside of it, so it is told even where no checks are wanted.
+                self.fail(&push.key, push.at.unix);
+                Err(fault.into())
+            }
         }
     }
 
@@ -577,7 +581,9 @@ mod tests {
             "# TYPE a gauge\na{i=\"1\"} 1\na{i=\"2\"} 2\n# TYPE b gauge\nb{i=\"1\"} 1\nb{i=\"2\"} 2\n";
         patch(&mut state, stored).expect("a new group");
         let before = samples(&state);
-        patch(&mut state, "# TYPE a counter\na{i=\"1\"} 5\nb{i=\"1\"} 5\n").expect("nobody is told");
+        let contradiction = "# TYPE a counter\na{i=\"1\"} 5\nb{i=\"1\"} 5\n";
+        let error = patch(&mut state, contradiction).expect_err("it could not be kept");
+        assert!(error.contains("is not a GAUGE"), "{error}");
         assert_eq!(samples(&state), before);
         assert!(
             state.snapshot().groups().all(|group| !group.last_push_successful() || group.failed_at.0 > 0)

@@ -45,7 +45,7 @@ use fifo::Inbox;
 use orphans::Orphans;
 pub use outcome::EXIT_USAGE;
 use output::Output;
-use report::Facts;
+use report::{Facts, OtherRun};
 use reporting::Delivery;
 pub use signals::Signals;
 use state::{Run, Settings};
@@ -109,7 +109,7 @@ fn supervision<'a>(
         timeout: config.control.timeout,
         attempts: 0,
         lost_run: None,
-        is_alone: false,
+        other_run: OtherRun::Unknown,
         next_run: None,
         end: None,
     };

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use super::outcome::Outcome;
-use super::report::{End, Facts};
+use super::report::{End, Facts, OtherRun};
 use crate::config::RunConfig;
 use crate::deliver::{About, Expect, Promise, RunRecord};
 use crate::run::RunOutcome;
@@ -36,7 +36,7 @@ impl Terms {
 pub fn promise(facts: &Facts, run_id: &str, terms: &Terms) -> Promise {
     let expect = match (facts.about(), facts.next_run) {
         // The run that goes on knows better; if none does, the next one is the first that is due.
-        (About::Skip, next) if next.is_none() || !facts.is_alone => Expect::Keep,
+        (About::Skip, next) if next.is_none() || facts.other_run != OtherRun::Absent => Expect::Keep,
         (About::Progress, _) if terms.push_interval.is_zero() => Expect::Withdrawn,
         (About::Progress, _) => Expect::Within(terms.push_interval.saturating_mul(INTERVALS)),
         (About::Success | About::Failure | About::Skip, Some(next)) => {
@@ -45,7 +45,10 @@ pub fn promise(facts: &Facts, run_id: &str, terms: &Terms) -> Promise {
         }
         (About::Success | About::Failure | About::Skip, None) => Expect::Withdrawn,
     };
-    let run = facts.end.as_ref().map(|end| record(run_id, end));
+    let run = facts.end.as_ref().map(|end| match record(run_id, end) {
+        run if facts.is_skipped() => RunRecord { outcome: RunOutcome::Skipped, ..run },
+        run => run,
+    });
     Promise { expect, ttl: terms.ttl, run, earlier: Vec::new() }
 }
 
@@ -91,7 +94,15 @@ mod tests {
     }
 
     fn facts(end: Option<End>, next_run: Option<DateTime<Utc>>) -> Facts {
-        Facts { start: time(0), timeout: None, attempts: 1, lost_run: None, is_alone: false, next_run, end }
+        Facts {
+            start: time(0),
+            timeout: None,
+            attempts: 1,
+            lost_run: None,
+            other_run: OtherRun::Unknown,
+            next_run,
+            end,
+        }
     }
 
     #[test]
@@ -121,9 +132,21 @@ mod tests {
             assert_eq!((made.ttl, made.earlier.len()), (None, 0));
             assert_eq!(made.run.is_some(), end.is_some());
         }
-        let alone = |next| Facts { is_alone: true, ..facts(skip, next) };
+        let alone = |next| Facts { other_run: OtherRun::Absent, ..facts(skip, next) };
         assert_eq!(promise(&alone(next), "0a", &late).expect, Expect::At(3_630_000_000));
         assert_eq!(promise(&alone(None), "0a", &late).expect, Expect::Keep);
+        // Given up while it waited: for the sake of another run that is as if it had been skipped.
+        let cancelled = Some(end(Outcome::Cancelled(15)));
+        for (other_run, attempts, expect, outcome) in [
+            (OtherRun::GoesOn, 0, Expect::Keep, RunOutcome::Skipped),
+            (OtherRun::GoesOn, 1, Expect::At(3_600_000_000), RunOutcome::Signal),
+            (OtherRun::Absent, 0, Expect::At(3_600_000_000), RunOutcome::Signal),
+            (OtherRun::Unknown, 0, Expect::At(3_600_000_000), RunOutcome::Signal),
+        ] {
+            let made = promise(&Facts { attempts, other_run, ..facts(cancelled, next) }, "0a", &on);
+            let run = made.run.expect("it has ended");
+            assert_eq!((made.expect, run.outcome, run.exit_code), (expect, outcome, 143), "{other_run:?}");
+        }
         for ttl in [Duration::ZERO, second] {
             let terms = Terms { ttl: Some(ttl), ..TERMS };
             for end in [None, success, failure, skip] {

@@ -11,6 +11,17 @@ use super::reap::Usage;
 use crate::deliver::{About, Promise, Report};
 use crate::exposition::{Labels, MetricFamily, registry};
 
+/// Whether another run of the same job goes on.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum OtherRun {
+    /// Nobody has looked, or could.
+    Unknown,
+    /// None does.
+    Absent,
+    /// One does: its jobmon, or its command without it.
+    GoesOn,
+}
+
 /// What is known about a run while it goes on.
 #[derive(Debug)]
 pub struct Facts {
@@ -22,8 +33,8 @@ pub struct Facts {
     pub attempts: u32,
     /// When the last run whose end nobody saw had started.
     pub lost_run: Option<DateTime<Utc>>,
-    /// Whether no other run of the job goes on, as far as is known.
-    pub is_alone: bool,
+    /// Whether another run of the job goes on.
+    pub other_run: OtherRun,
     /// When the next run is due.
     pub next_run: Option<DateTime<Utc>>,
     /// How it ended, if it has.
@@ -48,11 +59,21 @@ pub struct End {
 }
 
 impl Facts {
+    /// Whether it did not begin and has nothing to say about the job, because another run has: it was skipped, or given up
+    /// while it waited.
+    pub fn is_skipped(&self) -> bool {
+        match self.end.map(|end| end.outcome) {
+            Some(Outcome::Skipped) => true,
+            Some(Outcome::Cancelled(_)) => self.attempts == 0 && self.other_run == OtherRun::GoesOn,
+            _ => false,
+        }
+    }
+
     /// What a report of them is about.
     pub fn about(&self) -> About {
         match self.end {
             None => About::Progress,
-            Some(End { outcome: Outcome::Skipped, .. }) => About::Skip,
+            Some(_) if self.is_skipped() => About::Skip,
             Some(end) if end.success => About::Success,
             Some(_) => About::Failure,
         }
@@ -81,11 +102,15 @@ fn seconds(time: DateTime<Utc>) -> f64 {
 
 fn own_families(facts: &Facts, taken: u64, refused: u64) -> Vec<MetricFamily> {
     let gauges = Gauges(Registry::new());
-    if let Some(End { outcome: Outcome::Skipped, at, .. }) = facts.end {
+    if let Some(End { at, .. }) = facts.end.filter(|_| facts.is_skipped()) {
         // All the rest is what the run that goes on has said; if none does, the next one is the first that is due.
         let help = "When a run was last skipped because another one held the lock, in seconds since 1970.";
         gauges.set("jobmon_last_skip_timestamp_seconds", help, seconds(at));
-        gauges.set_next_run(facts.next_run.filter(|_| facts.is_alone));
+        if facts.other_run == OtherRun::Absent {
+            // One that was killed has left it at 1.
+            gauges.set_running(false);
+            gauges.set_next_run(facts.next_run);
+        }
         gauges.set_lost_run(facts.lost_run);
         return registry::families(&gauges.0.gather());
     }
@@ -94,8 +119,7 @@ fn own_families(facts: &Facts, taken: u64, refused: u64) -> Vec<MetricFamily> {
         "When the last run started, in seconds since 1970.",
         seconds(facts.start),
     );
-    let running = if facts.end.is_some() { 0.0 } else { 1.0 };
-    gauges.set("jobmon_running", "Whether a run is going on: 1 from its start to its end.", running);
+    gauges.set_running(facts.end.is_none());
     gauges.set(
         "jobmon_timeout_seconds",
         "Time that a run may take, in seconds; 0 if there is no limit.",
@@ -207,6 +231,11 @@ impl Gauges {
         let gauge = Gauge::with_opts(Opts::new(name, help)).expect("a valid name");
         gauge.set(value);
         self.0.register(Box::new(gauge)).expect("every name is used once");
+    }
+
+    fn set_running(&self, is_running: bool) {
+        let running = if is_running { 1.0 } else { 0.0 };
+        self.set("jobmon_running", "Whether a run is going on: 1 from its start to its end.", running);
     }
 
     fn set_next_run(&self, due: Option<DateTime<Utc>>) {

@@ -16,7 +16,7 @@ use super::event_loop::Supervision;
 use super::outcome::{EXIT_NOT_DELIVERED, Outcome};
 use super::output::Kept;
 use super::promise::{Terms, promise};
-use super::report::{self, End};
+use super::report::{self, End, OtherRun};
 use super::spawn::give_back_code;
 use super::state::{Conclusion, Event};
 use super::{schedule, termination};
@@ -154,6 +154,8 @@ impl Supervision<'_> {
         };
         let was_killed = matches!(outcome, Outcome::Killed(9) | Outcome::Exited(137));
         let took = match (self.started, self.last) {
+            // It was waiting for the next attempt.
+            (Some(started), _) if matches!(outcome, Outcome::Cancelled(_)) => started.elapsed(),
             (Some(started), Some((_, at))) => at - started,
             _ => Duration::ZERO,
         };
@@ -202,8 +204,14 @@ impl Supervision<'_> {
                 self.facts.lost_run = Some(lost);
             }
             // Who holds the job's own lock is a run of it, even if it has no record yet.
-            let is_own_lock = self.config.control.lock == Some(LockName::Job);
-            self.facts.is_alone = !others.goes_on && !is_own_lock;
+            let is_locked_out = self.facts.end.is_some_and(|end| end.outcome == Outcome::Skipped);
+            self.facts.other_run = match &self.config.control.lock {
+                _ if others.goes_on => OtherRun::GoesOn,
+                Some(LockName::Job) if is_locked_out => OtherRun::GoesOn,
+                // It may be on another machine, too.
+                Some(LockName::File(_)) if is_locked_out => OtherRun::Unknown,
+                _ => OtherRun::Absent,
+            };
         }
         self.tell_next_run(deadline.is_some());
         if let (Delivery::Nowhere | Delivery::DryRun(_), None) = (&self.delivery, deadline) {

@@ -64,14 +64,18 @@ fn a_skipped_run_keeps_what_was_promised_while_another_one_goes_on() {
     let directory = temporary_directory();
     let named = format!("--lock=test-promises-{}", std::process::id());
     // The job whose run goes on, the lock, whether records are kept, and whether the next run is promised.
+    let file = format!("--lock={}", directory.path().join("lock").display());
+    let own = &*format!("skipped-{}", std::process::id());
     for (running, lock, has_spool, is_promised) in [
-        ("x", &*named, true, false),
-        ("x", "--lock", true, false),
-        ("y", &*named, true, true),
-        ("y", &*named, false, false),
+        (own, &*named, true, false),
+        (own, "--lock", true, false),
+        ("other", &*named, true, true),
+        ("other", &*named, false, false),
+        // A file may be anybody's, on other machines, too.
+        ("other", &*file, true, false),
     ] {
         let (url, server) = scripted(&[OK]);
-        let skipped = format!("{JOBMON} -q --job x --push-url {url} --every 1h --ttl 0 {lock} -- true");
+        let skipped = format!("{JOBMON} -q --job {own} --push-url {url} --every 1h --ttl 0 {lock} -- true");
         let noted = "until ls $JOBMON_SPOOL_DIR/*.run >/dev/null 2>&1; do sleep 0.05; done";
         let script = if has_spool { format!("{noted}; {skipped}") } else { skipped };
         let arguments = ["--job", running, "--no-push", lock, "--timeout", "30", "--", "sh", "-c", &script];
@@ -82,10 +86,38 @@ fn a_skipped_run_keeps_what_was_promised_while_another_one_goes_on() {
         let requests = server.join().expect("no panic");
         let run_id = all(&requests[0], "run_id");
         assert_eq!((run_id.len(), run_id[0].len()), (1, 32));
-        let own = format!("ttl=0&run_id={}&run_outcome=skipped", run_id[0]);
+        let told = format!("ttl=0&run_id={}&run_outcome=skipped", run_id[0]);
         let expect = if is_promised { "expect=3605s&" } else { "" };
-        assert_eq!(query(&requests[0]), format!("{expect}{own}"), "{running} {lock} {has_spool}");
+        assert_eq!(query(&requests[0]), format!("{expect}{told}"), "{running} {lock} {has_spool}");
         assert_eq!(requests[0].contains("\njobmon_next_run_timestamp_seconds "), is_promised);
+        assert_eq!(requests[0].contains("\njobmon_running 0\n"), is_promised, "one may have been killed");
+    }
+}
+
+/// It never began, so it has nothing to say about the job; another run has.
+#[test]
+fn a_run_that_is_given_up_while_it_waits_is_as_a_skipped_one() {
+    let directory = temporary_directory();
+    let (url, server) = scripted(&[OK]);
+    // The lock of a job is one for the whole machine.
+    let name = &format!("given-up-{}", std::process::id());
+    let waiting =
+        format!("{JOBMON} -q --job {name} --push-url {url} --every 1h --lock --lock-wait 1m -- true");
+    // It takes signals, which it blocks, when it waits.
+    let script = format!(
+        "until ls $JOBMON_SPOOL_DIR/*.run >/dev/null 2>&1; do sleep 0.05; done; {waiting} & p=$!; \
+         until [ $((0x$(awk '/SigBlk/ {{print substr($2, 13)}}' /proc/$p/status) & 0x4000)) -ne 0 ]; do sleep 0.05; done; \
+         kill $p; wait $p; exit $?"
+    );
+    let arguments =
+        ["--job", name, "--no-push", "-q", "--lock", "--timeout", "30", "--", "sh", "-c", &script];
+    assert_eq!(spooling(directory.path(), &arguments).run().code, 143);
+    let requests = server.join().expect("no panic");
+    let run_id = all(&requests[0], "run_id")[0];
+    assert_eq!(query(&requests[0]), format!("run_id={run_id}&run_outcome=skipped"));
+    assert!(requests[0].contains("\njobmon_last_skip_timestamp_seconds "), "{}", requests[0]);
+    for name in ["jobmon_running", "jobmon_exit_code", "jobmon_next_run_timestamp_seconds"] {
+        assert!(!requests[0].contains(name), "{name}: {}", requests[0]);
     }
 }
 

@@ -111,7 +111,7 @@ pub(in crate::gateway) async fn list(
     peer: &Peer,
 ) -> Result<Answer, Failure> {
     let wanted = Wanted::of(query)?;
-    let heavy = if wanted.is_search() { &shared.searches } else { &shared.reads.heavy };
+    let is_search = wanted.is_search();
     let work = move || {
         let mut groups = wanted.page(&snapshot)?;
         let has_more = groups.len() > wanted.limit;
@@ -124,7 +124,11 @@ pub(in crate::gateway) async fn list(
             groups: groups.into_iter().map(Summary::of).collect(),
         }))
     };
-    heavy.run(peer, work).await?
+    if is_search {
+        shared.searches.run(peer, work).await?
+    } else {
+        shared.reads.heavy.run(peer, work).await?
+    }
 }
 
 fn find(snapshot: &Snapshot, identity: &Identity, id: &str) -> Result<Arc<Group>, Failure> {
@@ -197,8 +201,11 @@ pub(in crate::gateway) async fn delete(
             Ok::<_, Failure>(groups.into_iter().map(|group| group.key.clone()).collect::<Vec<_>>())
         }
     };
-    let heavy = if wanted.is_search() { &shared.searches } else { &shared.writes.heavy };
-    let mut keys = heavy.run(peer, select).await??;
+    let mut keys = if wanted.is_search() {
+        shared.searches.run(peer, select).await??
+    } else {
+        shared.writes.heavy.run(peer, select).await??
+    };
     let is_dry_run = wanted.is_dry_run;
     if !is_dry_run {
         keys = delete_all(shared, &wanted, keys).await?;
@@ -280,7 +287,6 @@ pub(in crate::gateway) fn refusal(failure: Failure) -> Result<Answer, Failure> {
     let kind = match &failure {
         Failure::BadParameter { .. } => "bad_data",
         Failure::NoSuchGroup => "not_found",
-        Failure::SearchTooSlow(_) => "timeout",
         _ => return Err(failure),
     };
     let body = serde_json::json!({ "status": "error", "errorType": kind, "error": failure.to_string() });

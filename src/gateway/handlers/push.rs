@@ -29,6 +29,8 @@ use crate::store::{Change, Made, Moment, Push, PushMode, Run, Store, StoreError,
 
 /// Bodies from this size on are read and judged on a thread of their own, so that they delay nobody.
 const INLINE_BODY_BYTES_MAX: usize = 64 * 1024;
+/// What a request has beside the id of a group, at least.
+const REST_OF_HEAD_BYTES: usize = 1024;
 
 /// Makes a push: 200 and nothing when it is in the next scrape; 202 where nobody wants to hear of contradictions.
 pub(in crate::gateway) async fn push(
@@ -233,9 +235,6 @@ impl Reading {
         for (key, families) in groups {
             key.judge(self.names)?;
             identity.may(Scope::Push, Some(&key))?;
-            if key.labels().text_bytes() > self.limits.header_bytes {
-                return Err(Failure::GroupNameTooLarge(self.limits.header_bytes));
-            }
             self.check_labels(&key, &families)?;
             let rule = rules.of(&key);
             let series: usize = families.iter().map(|family| family.metrics.len()).sum();
@@ -250,6 +249,11 @@ impl Reading {
     }
 
     fn check_labels(&self, key: &GroupingKey, families: &[MetricFamily]) -> Result<(), Failure> {
+        // Its id takes four bytes for three, and comes in the line of a request, beside some headers.
+        let name_bytes = key.labels().text_bytes().saturating_mul(4) / 3;
+        if name_bytes.saturating_add(REST_OF_HEAD_BYTES) > self.limits.header_bytes {
+            return Err(Failure::GroupNameTooLarge(self.limits.header_bytes));
+        }
         let metrics: usize = families.iter().map(|family| family.metrics.len()).sum();
         if metrics.saturating_mul(key.labels().text_bytes()) > self.limits.push_label_bytes {
             return Err(Failure::GroupLabelsTooLarge(self.limits.push_label_bytes));
