@@ -18,6 +18,7 @@ mod gateway_promises;
 mod gateway_storage;
 mod harness;
 mod packaging;
+mod page;
 mod supervisor;
 mod table;
 mod tidy;

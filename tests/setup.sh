@@ -5,7 +5,7 @@
 set -eu
 cd "$(dirname "$0")/.."
 peers="$PWD/target/peers"
-done_mark="$peers/.done-9"
+done_mark="$peers/.done-10"
 [ -e "$done_mark" ] && exit 0
 
 as_root() { if [ "$(id -u)" = 0 ]; then "$@"; else sudo "$@"; fi; }
@@ -16,7 +16,7 @@ echo "tests/setup.sh: fetching what the tests start" >&2
 as_root apt-get update -q >&2
 missing=
 for tool in curl:curl python3:python3 pip3:python3-pip strace:strace unshare:util-linux cc:gcc openssl:openssl faketime:faketime tinyproxy:tinyproxy-bin \
-    node:nodejs npm:npm ruby:ruby pkg-config:pkg-config; do
+    node:nodejs npm:npm ruby:ruby pkg-config:pkg-config chromium:chromium chromedriver:chromium-driver; do
     command -v "${tool%%:*}" >/dev/null || missing="$missing ${tool##*:}"
 done
 # The Ruby client as Debian has it, and what the Rust client's TLS is built with.
@@ -51,7 +51,7 @@ apt-get "$@" update >&2
 unpack "$peers/newest"
 rm -rf "$newest"
 
-python3 -m pip install --quiet --disable-pip-version-check --root-user-action=ignore --target "$peers/python" prometheus_client pyyaml openapi-spec-validator >&2
+python3 -m pip install --quiet --disable-pip-version-check --root-user-action=ignore --target "$peers/python" prometheus_client pyyaml openapi-spec-validator selenium >&2
 
 npm install --silent --no-audit --no-fund --no-save --prefix "$peers/node" prom-client@15 >&2
 cargo build --quiet --locked --release --manifest-path tests/clients/rust/Cargo.toml --target-dir "$peers/rust" >&2

@@ -23,6 +23,12 @@ impl UnixNanos {
         self.0 as f64 / 1e9
     }
 
+    /// A time in seconds, to the microsecond: of a time of today a double has no more.
+    #[allow(clippy::cast_possible_truncation)]
+    pub fn of_seconds(seconds: f64) -> Self {
+        Self(((seconds * 1e6) as i64).saturating_mul(1000))
+    }
+
     /// So much later.
     pub(super) fn after(self, length: Duration) -> Self {
         Self(self.0.saturating_add(i64::try_from(length.as_nanos()).unwrap_or(i64::MAX)))

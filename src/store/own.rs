@@ -180,6 +180,12 @@ impl OwnNames {
         }
     }
 
+    /// Whether a family of this name holds Unix times.
+    pub fn is_time(name: &str) -> bool {
+        let times = [Own::PushTime, Own::PushFailureTime, Own::ExpectedTime];
+        times.iter().any(|own| Self::default().name(*own) == name)
+    }
+
     /// Whether a family is called so.
     pub fn contains(&self, name: &str) -> bool {
         Own::ALL.iter().any(|own| self.name(*own) == name)

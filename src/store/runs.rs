@@ -5,6 +5,7 @@
 use std::collections::{BTreeMap, VecDeque};
 use std::fmt;
 
+use super::group::UnixNanos;
 use crate::exposition::family::{Bucket, Count, Histogram, NativeBuckets, NativeHistogram, Span};
 use crate::exposition::{MetricFamily, Value};
 use crate::run::RunOutcome;
@@ -133,6 +134,11 @@ impl Run {
         self.end_seconds.is_finite() && (0.0..DURATION_SECONDS_MAX).contains(&self.duration_seconds)
     }
 
+    /// When it ended.
+    pub fn ended_at(&self) -> UnixNanos {
+        UnixNanos::of_seconds(self.end_seconds)
+    }
+
     /// Whether it ended well.
     pub fn is_success(&self) -> bool {
         self.outcome == RunOutcome::Success
@@ -213,7 +219,7 @@ impl Runs {
     }
 
     /// How many there were, skipped ones as well.
-    pub(super) fn total(&self) -> u64 {
+    pub fn total(&self) -> u64 {
         self.counts.iter().sum()
     }
 }

@@ -90,11 +90,10 @@ impl<'a> Summary<'a> {
 }
 
 impl RunJson {
-    #[allow(clippy::cast_possible_truncation)]
     fn of(run: &Run) -> Self {
         Self {
             id: run.id.to_string(),
-            end_time: rfc3339(UnixNanos(((run.end_seconds * 1e6) as i64).saturating_mul(1000))),
+            end_time: rfc3339(run.ended_at()),
             duration_seconds: run.duration_seconds,
             success: run.is_success(),
             exit_code: run.exit_code,

@@ -1,6 +1,7 @@
 //! The page for people: what is stored, group by group, and how the gateway was started.
 
 use std::fmt::Write as _;
+use std::time::Duration;
 
 use hyper::StatusCode;
 use maud::{DOCTYPE, Markup, html};
@@ -15,10 +16,13 @@ use crate::gateway::peer::Peer;
 use crate::gateway::route::Misroute;
 use crate::gateway::server::{About, Shared};
 use crate::grouping::JOB_LABEL;
-use crate::store::{Group, GroupState, Snapshot, UnixNanos};
+use crate::run::RunOutcome;
+use crate::store::{Group, GroupState, OwnNames, Run, Runs, Snapshot, UnixNanos};
 
 /// Groups on one page.
 const GROUPS_A_PAGE: usize = 500;
+/// Runs of a group that are shown; the API has more.
+const RUNS_SHOWN: usize = 10;
 
 /// Parts of the page, by their names below `/static/`.
 const ASSETS: [(&str, &str, &str); 3] = [
@@ -138,9 +142,11 @@ fn group(snapshot: &Snapshot, group: &Group) -> Markup {
                     span .label.(if name == JOB_LABEL || name == INSTANCE_LABEL { "main" } else { "other" }) { (name) "=\"" (value) "\"" }
                 }
                 (state(group))
+                @if let Some(run) = group.runs().and_then(|runs| runs.last().next_back()) { (last_run(run)) }
                 span .when { "last pushed: " (if group.has_succeeded() { rfc3339(group.succeeded_at) } else { "never".to_owned() }) }
             }
             button .danger data-group=(group.key.to_base64_path()) { "Delete group" }
+            @if let Some(runs) = group.runs() { (self::runs(runs)) }
             @for (own, own_family) in snapshot.own_of(group) { (family(&own_family, own_time(own, group), None)) }
             @for stored in group.families() {
                 (family(&stored.to_family(&group.key), stored.pushed_at, stored.aside().map(ToString::to_string).as_deref()))
@@ -184,10 +190,60 @@ fn state(group: &Group) -> Markup {
             GroupState::Failed => span .failed { "Last push failed!" },
             GroupState::Overdue => span .failed title=(until("expected by", group.expected_at())) { "Overdue" },
             GroupState::Expired => span .expired title=(until("since", group.expires_at())) { "Expired" },
-            GroupState::Up => span .up title=(until("next push by", group.expected_at())) { "As promised" },
+            GroupState::Up => span .up title=(until("next push by", group.expected_at())) { "In time" },
             GroupState::Unpromised => {},
         }
     }
+}
+
+/// How the last run ended: pushes may come in time from a job that fails.
+fn last_run(run: &Run) -> Markup {
+    let ended = format!("at {}, after {}", rfc3339(run.ended_at()), length(run.duration_seconds));
+    html! {
+        @if run.is_success() { span .up title=(ended) { "Last run succeeded" } }
+        @else { span .failed title=(ended) { "Last run: " (outcome(run)) } }
+    }
+}
+
+fn outcome(run: &Run) -> String {
+    match run.outcome {
+        RunOutcome::Success => "succeeded".to_owned(),
+        RunOutcome::Failure => format!("failed with exit code {}", run.exit_code),
+        RunOutcome::Timeout => "took too long".to_owned(),
+        RunOutcome::Signal => "ended by a signal".to_owned(),
+        RunOutcome::Oom => "killed for want of memory".to_owned(),
+        RunOutcome::Skipped => "skipped".to_owned(),
+    }
+}
+
+/// The last runs, the last one first.
+fn runs(runs: &Runs) -> Markup {
+    let last = runs.last().rev().take(RUNS_SHOWN);
+    html! {
+        details .runs {
+            summary { "Last runs" span .when { (runs.total()) " since the group came to be" } }
+            table {
+                thead { tr { @for title in ["End", "Outcome", "Exit code", "Duration"] { th scope="col" { (title) } } } }
+                tbody {
+                    @for run in last {
+                        tr {
+                            td { (rfc3339(run.ended_at())) }
+                            td .reason[!run.is_success()] { (outcome(run)) }
+                            td { (run.exit_code) }
+                            td { (length(run.duration_seconds)) }
+                        }
+                    }
+                }
+            }
+        }
+    }
+}
+
+/// A length of time as people say it: milliseconds matter only in the first minute.
+fn length(seconds: f64) -> String {
+    let exact = Duration::from_secs_f64(seconds);
+    let millis = if exact.as_secs() < 60 { exact.subsec_millis() } else { 0 };
+    humantime::format_duration(Duration::new(exact.as_secs(), millis * 1_000_000)).to_string()
 }
 
 fn family(family: &MetricFamily, at: UnixNanos, quarantined: Option<&str>) -> Markup {
@@ -203,10 +259,17 @@ fn family(family: &MetricFamily, at: UnixNanos, quarantined: Option<&str>) -> Ma
             @if let Some(reason) = quarantined { p .reason { (reason) } }
             table {
                 thead { tr { th scope="col" { "Labels" } th scope="col" { "Value" } } }
-                tbody { @for metric in &family.metrics { tr { td { (labels(metric)) } td { (value(&metric.value)) } } } }
+                tbody { @for metric in &family.metrics { tr { td { (labels(metric)) } td { (value(&metric.value)) (clock(family, &metric.value)) } } } }
             }
         }
     }
+}
+
+/// What a Unix time means to people, of a metric that is one by its name.
+fn clock(family: &MetricFamily, value: &Value) -> Markup {
+    let is_time = family.name.ends_with("_timestamp_seconds") || OwnNames::is_time(&family.name);
+    let (Value::Gauge(seconds) | Value::Untyped(seconds)) = *value else { return html! {} };
+    html! { @if is_time && seconds > 0.0 { " " span .clock { (rfc3339(UnixNanos::of_seconds(seconds))) } } }
 }
 
 fn labels(metric: &Metric) -> Markup {
