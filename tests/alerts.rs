@@ -55,7 +55,7 @@ fn every_alert_is_tested_and_has_a_section_in_the_runbook() {
         .flat_map(|group| group["rules"].as_array().expect("rules"))
         .filter(|rule| rule["alert"].is_string())
         .collect();
-    assert_eq!(alerts.len(), 8);
+    assert_eq!(alerts.len(), 9);
     let (tests, runbook) =
         (fs::read_to_string(rules_directory().join("jobmon.rules.test.yml")).expect("text"), runbook());
     // An anchor is its heading in small letters.

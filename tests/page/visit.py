@@ -9,8 +9,9 @@ import sys
 import urllib.request
 
 from selenium import webdriver
+from selenium.common.exceptions import WebDriverException
 from selenium.webdriver.common.by import By
-from selenium.webdriver.support.expected_conditions import alert_is_present, staleness_of
+from selenium.webdriver.support.expected_conditions import alert_is_present
 from selenium.webdriver.support.wait import WebDriverWait
 
 url, gateway = sys.argv[1], int(sys.argv[2])
@@ -19,7 +20,8 @@ for flag in ["headless=new", "no-sandbox", "disable-dev-shm-usage", "window-size
     options.add_argument("--" + flag)
 options.set_capability("goog:loggingPrefs", {"browser": "ALL"})
 browser = webdriver.Chrome(options, webdriver.ChromeService("/usr/bin/chromedriver"))
-wait = WebDriverWait(browser, 60)
+# To ask a page that is just being left is an error.
+wait = WebDriverWait(browser, 60, ignored_exceptions=[WebDriverException])
 
 
 def groups():
@@ -44,10 +46,9 @@ def press(button, *, then):
     return text
 
 
-def load_again():
-    old = browser.find_element(By.TAG_NAME, "main")
-    browser.refresh()
-    wait.until(staleness_of(old))
+def until_loaded(condition):
+    """Waits for a page that is as it should be, and done."""
+    wait.until(lambda _: condition() and browser.execute_script("return document.readyState") == "complete")
 
 
 def reads():
@@ -76,7 +77,7 @@ def unfolds():
         "2001-09-09T01:48:20Z failed with exit code 3 3 1h 2m 3s",
         "2001-09-09T01:46:40Z succeeded 0 1s 500ms",
     ], rows
-    load_again()
+    browser.refresh()
     assert [details for details in groups() if details.get_property("open")] == [group("backup")]
 
 
@@ -85,13 +86,11 @@ def deletes():
     press(delete, then="dismiss")
     assert len(groups()) == 4
     press(delete, then="accept")
-    wait.until(staleness_of(delete))
-    assert len(groups()) == 3
+    until_loaded(lambda: len(groups()) == 3)
 
     wipe = browser.find_element(By.CSS_SELECTOR, "button[data-wipe]")
     assert press(wipe, then="accept") == "Delete all 3 groups?"
-    wait.until(staleness_of(wipe))
-    assert "Nothing has been pushed yet." in browser.find_element(By.ID, "groups").text
+    until_loaded(lambda: "Nothing has been pushed yet." in browser.find_element(By.ID, "groups").text)
     complaints = browser.get_log("browser")
     assert complaints == [], complaints
 
@@ -99,7 +98,7 @@ def deletes():
 def is_told():
     push = urllib.request.Request(f"{url}/metrics/job/left", b"m 1\n", method="PUT")
     assert urllib.request.urlopen(push).status == 200
-    load_again()
+    browser.refresh()
     unfold(group("left"))
     os.kill(gateway, signal.SIGKILL)
     press(group("left").find_element(By.CSS_SELECTOR, "button"), then="accept")
