@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use super::change::Push;
 use super::metric::{Metrics, StoredMetric};
-use super::promises::{Promises, Wishes};
+use super::promises::Promises;
 use super::runs::Runs;
 use crate::exposition::check::Inconsistent;
 use crate::exposition::series::{Fingerprint, GroupHash, SeriesHash};
@@ -56,7 +56,7 @@ pub struct Group {
     /// How many groups had come to be before: tells which of two is older.
     pub(super) sequence: u64,
     /// What its pushes have promised, if anything.
-    pub(super) promises: Option<Box<Promises>>,
+    pub(super) promises: Option<Promises>,
     /// The runs that its pushes have told of, if any.
     pub(super) runs: Option<Arc<Runs>>,
 }
@@ -283,16 +283,7 @@ impl Group {
     pub(super) fn take(&mut self, push: &Push) {
         self.succeeded_at = push.at.unix;
         self.is_refused = false;
-        match &mut self.promises {
-            None if push.wishes == Wishes::default() => {}
-            promises => {
-                let renewed = Promises::renewed(promises.as_deref(), &push.wishes, push.at);
-                match (promises.as_mut(), renewed) {
-                    (Some(old), Some(new)) => **old = new,
-                    (_, new) => *promises = new.map(Box::new),
-                }
-            }
-        }
+        self.promises = Promises::renewed(self.promises.as_ref(), &push.wishes, push.at);
         if !push.runs.is_empty() {
             let runs = Arc::make_mut(self.runs.get_or_insert_default());
             for run in &push.runs {

@@ -174,7 +174,7 @@ pub(super) fn of_group(group: &Group) -> Vec<u8> {
         families,
         pushed_at: group.families().iter().map(|family| family.pushed_at.0).collect(),
         aside: group.families().iter().map(|family| family.aside().is_some()).collect(),
-        promises: group.promises.as_deref().map(promises_entry),
+        promises: group.promises.as_ref().map(promises_entry),
         runs: group.runs().map(runs_entry),
         is_refused: Some(group.is_refused),
     }))
@@ -299,7 +299,7 @@ impl Reader {
             let promises = Promises::of(ttl, expect, since)?;
             let PromisesEntry { is_overdue, is_expired, .. } = entry;
             let expect_since = entry.expect_since.map_or(since, |at| self.now.at(UnixNanos(at)));
-            Some(Box::new(Promises { expect_since, is_overdue, is_expired, ..promises }))
+            Some(Promises { expect_since, is_overdue, is_expired, ..promises })
         });
         group.runs = match entry.runs {
             None => None,

@@ -81,7 +81,7 @@ impl State {
     }
 
     fn promises(&self, slot: Slot) -> Option<&Promises> {
-        self.snapshot.groups.get(slot as usize)?.as_ref()?.promises.as_deref()
+        self.snapshot.groups.get(slot as usize)?.as_ref()?.promises.as_ref()
     }
 }
 

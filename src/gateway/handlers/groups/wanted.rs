@@ -197,12 +197,12 @@ impl Wanted {
     fn ranked<'s>(&self, snapshot: &'s Snapshot) -> Result<Vec<&'s Group>, Failure> {
         let mut first: BTreeMap<(Rank, &GroupingKey), &Group> = BTreeMap::new();
         let search = Search::begin();
+        let after = self.after.as_ref().map(|after| (after.rank, &*after.key));
+        // Where there are enough, only those before the last of them count.
+        let mut last = None;
         for group in snapshot.in_any_order() {
             let place = (self.order.rank(group), &*group.key);
-            let is_behind = self.after.as_ref().is_none_or(|after| place > (after.rank, &*after.key));
-            let is_near =
-                first.len() <= self.limit || first.last_key_value().is_some_and(|(last, _)| place < *last);
-            if !is_behind || !is_near {
+            if after.is_some_and(|after| place <= after) || last.is_some_and(|last| place >= last) {
                 continue;
             }
             search.goes_on()?;
@@ -210,6 +210,9 @@ impl Wanted {
                 first.insert(place, group);
                 if first.len() > self.limit + 1 {
                     first.pop_last();
+                }
+                if first.len() > self.limit {
+                    last = first.last_key_value().map(|(last, _)| *last);
                 }
             }
         }
