@@ -18,12 +18,17 @@ pub enum Suite {
     Newest,
 }
 
-pub fn program(suite: Suite, name: &str) -> PathBuf {
+/// Where the packages are unpacked.
+fn root(suite: Suite) -> PathBuf {
     let suite = match suite {
         Suite::Release => "release",
         Suite::Newest => "newest",
     };
-    let path = project().join("target/peers").join(suite).join("usr/bin").join(name);
+    project().join("target/peers").join(suite)
+}
+
+pub fn program(suite: Suite, name: &str) -> PathBuf {
+    let path = root(suite).join("usr/bin").join(name);
     assert!(path.exists(), "{} is missing: run tests/setup.sh", path.display());
     path
 }
@@ -64,6 +69,9 @@ pub fn pushgateway(suite: Suite) -> Server {
 pub fn pushgateway_with(suite: Suite, flags: &[&str]) -> Server {
     let port = free_port();
     let mut command = Command::new(program(suite, "prometheus-pushgateway"));
+    // As Debian builds it, it looks for its page where the package would be installed.
+    let assets = root(suite).join("usr/share/prometheus/pushgateway");
+    command.arg(format!("--web.local-assets={}", assets.display()));
     command.arg(format!("--web.listen-address=127.0.0.1:{port}")).args(flags);
     if !flags.iter().any(|flag| flag.starts_with("--persistence.file=")) {
         command.arg("--persistence.file=");
