@@ -128,6 +128,12 @@ impl Snapshot {
         self.by_name.iter().map(|(name, number)| (&**name, self.segments_of(*number)))
     }
 
+    /// The family of a name, which some group exposes. By the number that groups have for it, it is found in the whole only.
+    fn segments_named(&self, name: &str) -> &FamilySegments {
+        let number = self.by_name.get(name).expect("what a group exposes has a name here");
+        self.segments_of(*number)
+    }
+
     /// The same state, with some of the groups only.
     #[must_use]
     pub fn only(&self, is_wanted: impl Fn(&GroupingKey) -> bool) -> Self {
@@ -140,7 +146,7 @@ impl Snapshot {
             for family in &group.families {
                 match family.head.place {
                     Place::Aside(_) => only.aside += 1,
-                    Place::Exposed(number) => only.put(*slot, family, self.segments_of(number)),
+                    Place::Exposed(_) => only.put(*slot, family, self.segments_named(&family.head.name)),
                 }
             }
         }
@@ -232,4 +238,47 @@ pub(super) fn segments_mut(
 pub(super) fn family_bytes(groups: &Vector<Option<Arc<Group>>>, slot: Slot, name: &str) -> usize {
     let group = groups.get(slot as usize).and_then(Option::as_ref);
     group.and_then(|group| Some(group.family(name)?.text_bytes(&group.key))).unwrap_or_default()
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::HashMap;
+
+    use super::*;
+    use crate::exposition::{Compression, Format, Validation, text};
+    use crate::store::expose::expose;
+    use crate::store::{Change, Push, PushMode, Rules, Settings, Store, UnixNanos};
+
+    fn exposed(snapshot: &Snapshot) -> Vec<String> {
+        let pieces = expose(snapshot, &[], Format::DEFAULT, Compression::Identity);
+        String::from_utf8(pieces.concat()).expect("text is UTF-8").lines().map(str::to_owned).collect()
+    }
+
+    #[test]
+    fn some_of_some_groups_say_what_they_say_in_the_whole() {
+        let rules = Rules { quarantine: false, groups_max: 10, failed_groups_max: 2 };
+        let store = Store::new(Settings::new(HashMap::new(), rules));
+        // Families come to be in an order that is not theirs, and the first one is of nobody who is asked for.
+        for (job, body) in [
+            ("other", "# TYPE secret gauge\nsecret 1\n"),
+            ("mine", "# TYPE zz counter\nzz 2\n"),
+            ("mine", "# TYPE aa gauge\naa 3\n"),
+            ("mine too", "# TYPE aa gauge\naa 4\n"),
+        ] {
+            let families = text::parse(body.as_bytes(), Validation::Legacy).expect("a good text");
+            let key = GroupingKey::new(job, [("", ""); 0]);
+            let push = Push::new(key, families, PushMode::ReplaceFamilies, UnixNanos(7_000_000_000));
+            let _ = store.make(Change::Push(push)).expect("a good push");
+        }
+        let whole = store.snapshot();
+        let mine = whole.only(|key| key.job().starts_with("mine"));
+        let one = mine.only(|key| key.job() == "mine");
+        let in_whole = |is_wanted: &dyn Fn(&str) -> bool| -> Vec<String> {
+            exposed(&whole).into_iter().filter(|line| is_wanted(line)).collect()
+        };
+        let is_of_mine = |line: &str| !line.contains("secret") && !line.contains("other");
+        assert_eq!(exposed(&mine), in_whole(&is_of_mine));
+        assert_eq!(exposed(&one), in_whole(&|line| is_of_mine(line) && !line.contains("mine too")));
+        assert_eq!(one.only(|_| true).len(), 1);
+    }
 }
