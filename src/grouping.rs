@@ -19,7 +19,7 @@ use crate::exposition::labels::{
 use crate::exposition::series::INSTANCE_LABEL;
 use crate::exposition::text::go::quote;
 
-pub use selector::{Selector, SelectorError};
+pub use selector::{Selector, SelectorError, regex_of_whole};
 
 /// The label that every grouping key has.
 pub const JOB_LABEL: &str = "job";

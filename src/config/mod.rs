@@ -28,7 +28,7 @@ pub use gateway::{
     StorageConfig, gateway_config,
 };
 use reader::{PUSH_URL, Reader};
-pub use values::duration;
+pub use values::{duration, not_null};
 
 /// Where pushes go if nobody says otherwise.
 const DEFAULT_PUSH_URL: &str = "http://127.0.0.1:9091";

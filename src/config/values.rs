@@ -6,6 +6,8 @@ use std::str::FromStr as _;
 use std::time::Duration;
 
 use nix::sys::signal::Signal;
+use serde::de::Error as _;
+use serde::{Deserialize as _, Deserializer};
 
 use super::{LockName, MetricsMode, OutputMode, SuccessCodes};
 use crate::exposition::labels::{RESERVED_PREFIX, Validation};
@@ -67,10 +69,24 @@ pub fn duration(text: &str) -> Judged<Duration> {
             let seconds = text.parse::<f64>().ok().filter(|seconds| seconds.is_finite() && *seconds > 0.0);
             seconds.map(|_| DURATION_MAX)
         }
-        None => humantime::parse_duration(text).ok(),
+        // Its `M` is a month, which nobody means.
+        None => humantime::parse_duration(text).ok().filter(|_| !text.contains('M')),
     };
     let parsed = parsed.ok_or("write a duration such as 90s, 1m30s, 250ms, or a number of seconds")?;
-    Ok(parsed.min(DURATION_MAX))
+    // What is not nothing does not become nothing, which often stands for ever.
+    let is_nothing = parsed.is_zero() && !text.parse::<f64>().is_ok_and(|seconds| seconds > 0.0);
+    Ok(if is_nothing { parsed } else { parsed.clamp(Duration::from_nanos(1), DURATION_MAX) })
+}
+
+/// For a key of a YAML file that is a fault with nothing behind it: something was meant to be there, as where a template's
+/// variable is empty.
+///
+/// # Errors
+/// Where there is nothing, or no text.
+pub fn not_null<'de, D: Deserializer<'de>>(value: D) -> Result<Option<String>, D::Error> {
+    let nothing =
+        || D::Error::custom("nothing stands behind it; write what it is to be, or leave the key out");
+    Option::deserialize(value)?.ok_or_else(nothing).map(Some)
 }
 
 /// A duration where 0 means that there is none.
@@ -188,7 +204,9 @@ mod tests {
         }
         assert_eq!(duration("1e300"), Ok(DURATION_MAX));
         assert_eq!(duration("18446744073709551615"), Ok(DURATION_MAX));
-        for text in ["", "x", "-1", "nan", "5 parsecs", "-inf"] {
+        assert_eq!(duration("1e-10"), Ok(Duration::from_nanos(1)));
+        assert_eq!(duration("-0"), Ok(Duration::ZERO));
+        for text in ["", "x", "-1", "nan", "5 parsecs", "-inf", "5M", "1h5M"] {
             assert!(duration(text).is_err(), "{text}");
         }
         assert_eq!(duration_or_none("0"), Ok(None));

@@ -13,11 +13,13 @@ use crate::exposition::protobuf::DecodeError;
 use crate::exposition::text::ParseError;
 use crate::exposition::text::error::LineError;
 use crate::exposition::{Exceeded, check::Inconsistent};
-use crate::grouping::GroupingError;
+use crate::grouping::{GroupingError, GroupingKey};
 use crate::store::StoreError;
 
 /// Bytes of a text that says what is wrong.
 const FAILURE_BYTES_MAX: usize = 64 * 1024;
+/// Bytes of it that name a group.
+const GROUP_BYTES_MAX: usize = 1024;
 /// After how many seconds one who was too early may come back.
 const SOON: &str = "1";
 /// The same for one who has to wait until somebody makes room.
@@ -37,8 +39,11 @@ pub(super) enum Failure {
     /// A parameter in the query string that means nothing.
     #[error("the parameter {name}={value:?}: {problem}")]
     BadParameter { name: String, value: String, problem: String },
+    /// A deletion whose body may have said what was to be deleted.
+    #[error("a deletion of groups has no body: its parameters stand in the URL, as with curl -G")]
+    BodyOfDeletion,
     /// No group has this name in the API.
-    #[error("no group has this id, see /api/v1/groups")]
+    #[error("no group has this id, see the list of groups")]
     NoSuchGroup,
     #[error("finding the groups takes more than {} s: write = in the place of =~, or a simpler expression", .0.as_secs())]
     SearchTooSlow(Duration),
@@ -70,6 +75,9 @@ pub(super) enum Failure {
         "the labels of the group are too large for a URL to name it in {0} bytes, see --limit.header-size"
     )]
     GroupNameTooLarge(usize),
+    /// What is wrong with one of many groups.
+    #[error("the group {}: {failure}", group_text(.key))]
+    OfGroup { key: GroupingKey, failure: Box<Failure> },
     #[error("{0}")]
     TooMuch(String),
     #[error("the line and the headers of the request are larger than {0} bytes, see --limit.header-size")]
@@ -109,6 +117,14 @@ fn misroute_text(misroute: &Misroute) -> &'static str {
         Misroute::Redirect { permanent: true, .. } => "Moved Permanently",
         Misroute::Redirect { permanent: false, .. } => "Temporary Redirect",
     }
+}
+
+/// A group as a selector names it.
+fn group_text(key: &GroupingKey) -> String {
+    let labels: Vec<_> = key.labels().iter().map(|(name, value)| format!("{name}={value:?}")).collect();
+    let mut text = format!("{{{}}}", labels.join(","));
+    text.truncate(text.floor_char_boundary(GROUP_BYTES_MAX));
+    text
 }
 
 fn store_text(error: &StoreError) -> String {
@@ -154,6 +170,7 @@ impl Failure {
 
     pub(super) fn status(&self) -> StatusCode {
         match self {
+            Self::OfGroup { failure, .. } => failure.status(),
             Self::Misroute(Misroute::NotFound) | Self::NoSuchGroup => StatusCode::NOT_FOUND,
             Self::Misroute(Misroute::MethodNotAllowed { .. }) => StatusCode::METHOD_NOT_ALLOWED,
             Self::Misroute(Misroute::Redirect { permanent: true, .. }) => StatusCode::MOVED_PERMANENTLY,
@@ -182,6 +199,7 @@ impl Failure {
             | Self::NoHost
             | Self::Grouping(_)
             | Self::BadParameter { .. }
+            | Self::BodyOfDeletion
             | Self::NoGroup(_)
             | Self::Text(_)
             | Self::Protobuf(_)
@@ -194,6 +212,7 @@ impl Failure {
     /// A header that belongs to the answer.
     pub(super) fn header(&self) -> Option<(HeaderName, String)> {
         match self {
+            Self::OfGroup { failure, .. } => failure.header(),
             Self::Misroute(Misroute::MethodNotAllowed { allow }) => Some((ALLOW, (*allow).to_owned())),
             Self::Misroute(Misroute::Redirect { location, .. }) => Some((LOCATION, location.clone())),
             Self::Unauthorized { challenge } => Some((WWW_AUTHENTICATE, (*challenge).to_owned())),
@@ -211,6 +230,7 @@ impl Failure {
 
     pub(super) fn level(&self) -> Level {
         match self {
+            Self::OfGroup { failure, .. } => failure.level(),
             Self::Store(StoreError::Inconsistent(_)) | Self::Internal => Level::ERROR,
             Self::TooManyRequests(_) | Self::TooManyBytes(_) | Self::TooManyPasswords | Self::Store(_) => {
                 Level::WARN

@@ -8,12 +8,15 @@ use serde::Deserialize;
 use serde_saphyr::UserMessageFormatter;
 
 use super::error::Failure;
-use crate::config::{PromisesConfig, duration};
+use crate::config::{PromisesConfig, duration, not_null};
 use crate::exposition::Validation;
 use crate::exposition::labels::RESERVED_PREFIX;
 use crate::grouping::{GroupingKey, JOB_LABEL, Selector};
 use crate::run::RunOutcome;
 use crate::store::{RUNS_MAX, Run, RunId, Wish, Wishes};
+
+/// Labels that one push of many groups may tell them apart by: each is looked for in each metric.
+const GROUP_BY_MAX: usize = 32;
 
 /// What a push asks for, beside being stored. Parameters that nobody knows mean nothing, as to a Pushgateway.
 #[derive(Debug, Default, PartialEq)]
@@ -74,6 +77,9 @@ impl Asked {
                     let (names, mut unique) = (asked.group_by.len(), asked.group_by.clone());
                     unique.sort();
                     unique.dedup();
+                    if names > GROUP_BY_MAX {
+                        return Err(bad(&format!("there are more than {GROUP_BY_MAX} labels")));
+                    }
                     let is_complete = unique.iter().any(|name| name == JOB_LABEL);
                     if unique.len() < names || !is_complete || !unique.iter().all(|name| is_label(name)) {
                         return Err(bad(
@@ -86,6 +92,16 @@ impl Asked {
             seen.push(name);
         }
         Ok(asked)
+    }
+
+    /// # Errors
+    /// Where a deletion is only to be tried, and this one is none that can be: it would be made.
+    pub(super) fn no_trial(query: Option<&str>) -> Result<(), Failure> {
+        if !Self::has(query, "dry_run") {
+            return Ok(());
+        }
+        let problem = "this deletes at once; DELETE /api/v1/groups with match[] knows dry_run".to_owned();
+        Err(Failure::BadParameter { name: "dry_run".to_owned(), value: String::new(), problem })
     }
 
     /// Whether a query string has a parameter.
@@ -139,9 +155,9 @@ struct RulesFile {
 #[serde(deny_unknown_fields)]
 struct RuleEntry {
     r#match: String,
-    #[serde(default)]
+    #[serde(default, deserialize_with = "not_null")]
     ttl: Option<String>,
-    #[serde(default)]
+    #[serde(default, deserialize_with = "not_null")]
     expect: Option<String>,
     #[serde(default)]
     limits: LimitsEntry,
@@ -263,6 +279,7 @@ mod tests {
             ("group_by=job,__name__", "the parameter group_by=\"job,__name__\": write names of labels"),
             ("group_by=job,job", "the parameter group_by=\"job,job\": write names of labels, each once"),
             (&many, "the parameter earlier_run="),
+            (&format!("group_by=job{}", ",a".repeat(32)), "the parameter group_by="),
         ] {
             let error = Asked::of(Some(query)).expect_err(query).to_string();
             assert!(error.starts_with(text), "{error}");
@@ -326,6 +343,7 @@ rules:
             ("rules: [{match: '{job=\"x\"}', limits: {body_size: big}}]", "rule 1, {job=\"x\"}: body_size"),
             ("rules: [{match: '{job=\"x\"}', tll: 5}]", "unknown field `tll`"),
             ("rules: [{ttl: 5}]", "missing field `match`"),
+            ("rules: [{match: '{job=\"x\"}', ttl: }]", "nothing stands behind it"),
             ("rules: [{match: {job=\"x\"}}]", "expected "),
             ("rules: [{match: '{job=\"x\"}', ttl: 5, ttl: 6}]", "duplicate mapping key `ttl`"),
         ] {

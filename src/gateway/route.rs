@@ -74,7 +74,10 @@ pub enum Route {
         allow: &'static str,
     },
     /// What a browser asks before it uses the API.
-    ApiOptions,
+    ApiOptions {
+        /// Whether a Pushgateway has this, and says which methods other sites may use.
+        is_of_pushgateway: bool,
+    },
 }
 
 /// Why a request is for nobody.
@@ -227,19 +230,21 @@ pub fn route(method: &Method, path: &str, query: Option<&str>, layout: &Layout) 
     }
     if let Some(place) = find(&decoded, layout, Case::Kept) {
         return match *method {
-            Method::OPTIONS if is_api(&decoded, layout) => Ok(Route::ApiOptions),
+            Method::OPTIONS if let Some(rest) = api(&decoded, layout) => Ok(api_options(rest)),
             Method::OPTIONS => Ok(Route::Options { allow: place.methods(query, layout) }),
             _ => place
                 .route(method, query, layout)
                 .ok_or_else(|| Misroute::MethodNotAllowed { allow: place.methods(query, layout) }),
         };
     }
-    if *method == Method::OPTIONS && is_api(&decoded, layout) {
-        return Ok(Route::ApiOptions);
+    if *method == Method::OPTIONS
+        && let Some(rest) = api(&decoded, layout)
+    {
+        return Ok(api_options(rest));
     }
     // The routers send every method to a subtree's own path.
     let is_subtree = decoded == format!("{}{}", layout.paths.prefix, API.trim_end_matches('/')).as_bytes();
-    match near_miss(method, &decoded, layout) {
+    match near_miss(method, &decoded, query, layout) {
         Some(path) => Err(redirect(reads(method), &path, query)),
         None if is_subtree => Err(redirect(true, &[&decoded, &b"/"[..]].concat(), query)),
         None => Err(Misroute::NotFound),
@@ -250,8 +255,13 @@ fn reads(method: &Method) -> bool {
     matches!(*method, Method::GET | Method::HEAD)
 }
 
-fn is_api(path: &[u8], layout: &Layout) -> bool {
-    path.strip_prefix(layout.paths.prefix.as_bytes()).is_some_and(|rest| rest.starts_with(API.as_bytes()))
+/// What of a path is behind the API's own, if it is the API's.
+fn api<'p>(path: &'p [u8], layout: &Layout) -> Option<&'p [u8]> {
+    path.strip_prefix(layout.paths.prefix.as_bytes())?.strip_prefix(API.as_bytes())
+}
+
+fn api_options(rest: &[u8]) -> Route {
+    Route::ApiOptions { is_of_pushgateway: !rest.starts_with(b"groups") }
 }
 
 /// Whether letters in the fixed parts of a path may be of another case.
@@ -324,7 +334,7 @@ fn find(path: &[u8], layout: &Layout, case: Case) -> Option<Place> {
 }
 
 /// The path that was probably meant, if the method is known there.
-fn near_miss(method: &Method, path: &[u8], layout: &Layout) -> Option<Vec<u8>> {
+fn near_miss(method: &Method, path: &[u8], query: Option<&str>, layout: &Layout) -> Option<Vec<u8>> {
     // So the Pushgateway answers, though nothing is there.
     if [Method::PUT, Method::POST, Method::DELETE].contains(method)
         && path.strip_prefix(layout.paths.prefix.as_bytes()) == Some(GROUP.as_bytes())
@@ -336,7 +346,7 @@ fn near_miss(method: &Method, path: &[u8], layout: &Layout) -> Option<Vec<u8>> {
         None => [path, b"/"].concat(),
     };
     let known = |path: &[u8], case| {
-        find(path, layout, case).is_some_and(|place| place.route(method, None, layout).is_some())
+        find(path, layout, case).is_some_and(|place| place.route(method, query, layout).is_some())
     };
     if known(&toggled, Case::Kept) {
         return Some(toggled);
@@ -525,7 +535,9 @@ mod tests {
             (Method::PUT, "/status/", Err(Misroute::NotFound)),
             (Method::PUT, "/api/v1", moved(true, "/api/v1/")),
             (Method::GET, "/api/v1/", Err(Misroute::NotFound)),
-            (Method::OPTIONS, "/api/v1/nothing", Ok(Route::ApiOptions)),
+            (Method::OPTIONS, "/api/v1/nothing", Ok(Route::ApiOptions { is_of_pushgateway: true })),
+            (Method::OPTIONS, "/api/v1/groups", Ok(Route::ApiOptions { is_of_pushgateway: false })),
+            (Method::OPTIONS, "/api/v1/groups/", Ok(Route::ApiOptions { is_of_pushgateway: false })),
             (Method::PUT, "/api/v1/admin/wipe", Err(Misroute::NotFound)),
         ] {
             assert_eq!(route(&method, path, None, &layout("")), expected, "{method} {path}");

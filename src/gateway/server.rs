@@ -24,7 +24,7 @@ use super::handlers::{Answer, admin, api_v1, empty, groups, page, push, scrape};
 use super::listen::{Accepted, Listener, Stream};
 use super::load::{HeldBytes, Load, Searches, Served};
 use super::peer::Peer;
-use super::promises::PushRules;
+use super::promises::{Asked, PushRules};
 use super::route::{Layout, Route, route};
 use super::telemetry::Telemetry;
 use super::workers::Workers;
@@ -243,7 +243,7 @@ fn handler_name(route: &Route) -> Option<&'static str> {
         Route::Writable => Some("writable"),
         Route::ApiStatus => Some("api/v1/status"),
         Route::ApiMetrics => Some("api/v1/metrics"),
-        Route::ApiOptions => Some("api/v1/options"),
+        Route::ApiOptions { .. } => Some("api/v1/options"),
         Route::Wipe => Some("wipe"),
         Route::Scrape
         | Route::ScrapeGroups { .. }
@@ -274,7 +274,7 @@ fn scope(route: &Route) -> Option<Scope> {
         | Route::QuitByGet
         | Route::Options { .. }
         | Route::OpenApi
-        | Route::ApiOptions => None,
+        | Route::ApiOptions { .. } => None,
     }
 }
 
@@ -334,13 +334,16 @@ async fn answer(
             let (head, body) = request.into_parts();
             push::push_together(shared, identity, &head, body, peer).await
         }
-        Route::Delete { key } => push::delete(&shared.store, key?).await,
+        Route::Delete { key } => {
+            Asked::no_trial(request.uri().query())?;
+            push::delete(&shared.store, key?).await
+        }
         Route::ScrapeGroups { key } => {
             let snapshot = visible(shared, identity, peer).await?;
             scrape::groups(shared, snapshot, key?, request.headers(), peer).await
         }
         Route::Groups | Route::DeleteGroups | Route::Group(_) | Route::Runs(_) => {
-            groups(shared, identity, route, peer, request.uri().query()).await.or_else(groups::refusal)
+            groups(shared, identity, route, peer, &request).await.or_else(groups::refusal)
         }
         Route::OpenApi => Ok(groups::open_api()),
         Route::Scrape => {
@@ -357,15 +360,14 @@ async fn answer(
         Route::ApiMetrics => {
             api_v1::metrics(visible(shared, identity, peer).await?, &shared.reads.heavy, peer).await
         }
-        Route::ApiOptions => Ok(api_v1::options()),
-        Route::Wipe => admin::wipe(&shared.store).await,
+        Route::ApiOptions { is_of_pushgateway } => Ok(api_v1::options(is_of_pushgateway)),
+        Route::Wipe => {
+            Asked::no_trial(request.uri().query())?;
+            admin::wipe(&shared.store).await
+        }
         Route::Healthy | Route::Ready => Ok(admin::health()),
         Route::Writable => admin::writable(&shared.store),
-        Route::Quit if shared.lifecycle => {
-            shared.quit.notify_one();
-            Ok(admin::goodbye())
-        }
-        Route::Quit => Ok(admin::no_lifecycle()),
+        Route::Quit => Ok(quit(shared)),
         Route::QuitByGet => Ok(admin::quit_by_get()),
         Route::Options { allow } => {
             let mut answer = empty(StatusCode::OK);
@@ -375,15 +377,26 @@ async fn answer(
     }
 }
 
+/// Ends the gateway, if that is allowed.
+fn quit(shared: &Shared) -> Answer {
+    if !shared.lifecycle {
+        return admin::no_lifecycle();
+    }
+    shared.quit.notify_one();
+    admin::goodbye()
+}
+
 /// What concerns groups as a whole.
 async fn groups(
     shared: &Shared,
     identity: &Identity,
     route: Route,
     peer: &Peer,
-    query: Option<&str>,
+    request: &Request<Incoming>,
 ) -> Result<Answer, Failure> {
+    let query = request.uri().query();
     match route {
+        Route::DeleteGroups if !request.body().is_end_stream() => Err(Failure::BodyOfDeletion),
         Route::Group(id) => groups::one(shared, identity, &id, peer).await,
         Route::Runs(id) => groups::runs(shared, identity, &id),
         Route::DeleteGroups => groups::delete(shared, identity, query, peer).await,
@@ -402,6 +415,9 @@ async fn visible(shared: &Shared, identity: &Identity, peer: &Peer) -> Result<Sn
 fn log(failure: &Failure) {
     let status = failure.status().as_u16();
     match failure.level() {
+        Level::ERROR if matches!(failure, Failure::Internal) => {
+            error!(status, error = %failure, "request failed");
+        }
         Level::ERROR => error!(status, error = %failure, "push refused"),
         Level::WARN => warn!(status, error = %failure, "request not taken"),
         _ => debug!(status, error = %failure, "request refused"),

@@ -5,6 +5,7 @@ use std::collections::HashMap;
 use std::time::Instant;
 
 use hyper::{Method, StatusCode};
+use prometheus::core::Collector as _;
 use prometheus::{IntCounter, IntCounterVec, IntGauge, Opts, Registry};
 
 use super::summary::SummaryVec;
@@ -23,7 +24,6 @@ pub struct Telemetry {
     push_duration: SummaryVec,
     push_size: SummaryVec,
     left_out: IntCounter,
-    quarantined: IntGauge,
     writable: IntGauge,
 }
 
@@ -59,12 +59,6 @@ impl Telemetry {
         )
         .expect("a valid name");
         register(Box::new(left_out.clone()));
-        let quarantined = IntGauge::new(
-            "jobmon_gateway_quarantined_families",
-            "Metric families of groups that are not exposed, because others contradict them.",
-        )
-        .expect("a valid name");
-        register(Box::new(quarantined.clone()));
         let writable = IntGauge::new(
             "jobmon_gateway_store_writable",
             "Whether pushes can be stored: 0 while the journal cannot be written.",
@@ -73,14 +67,13 @@ impl Telemetry {
         register(Box::new(writable.clone()));
         register(Box::new(build_info()));
         register(Box::new(prometheus::process_collector::ProcessCollector::for_self()));
-        Self { registry, requests, push_duration, push_size, left_out, quarantined, writable }
+        Self { registry, requests, push_duration, push_size, left_out, writable }
     }
 
     /// Everything as it is now, beside a state of the store.
     pub fn gather(&self, snapshot: &Snapshot, is_writable: bool) -> Vec<MetricFamily> {
-        self.quarantined.set(i64::try_from(snapshot.aside).unwrap_or(i64::MAX));
         self.writable.set(is_writable.into());
-        registry::families(&self.registry.gather())
+        registry::families(&[self.registry.gather(), quarantined(snapshot).collect()].concat())
     }
 
     /// Names and types that pushed families must not contradict.
@@ -135,6 +128,17 @@ impl Default for Telemetry {
     fn default() -> Self {
         Self::new()
     }
+}
+
+/// Of the state that is looked at: who may see some groups only must not find in it what another one has just been told.
+fn quarantined(snapshot: &Snapshot) -> IntGauge {
+    let families = IntGauge::new(
+        "jobmon_gateway_quarantined_families",
+        "Metric families of groups that are not exposed, because others contradict them.",
+    );
+    let families = families.expect("a valid name");
+    families.set(i64::try_from(snapshot.aside).unwrap_or(i64::MAX));
+    families
 }
 
 fn build_info() -> prometheus::IntGaugeVec {

@@ -45,7 +45,7 @@ impl Selector {
     /// What is wrong with it. One without matchers is wrong, too: nobody means every group by accident.
     pub fn parse(text: &str) -> Result<Self, SelectorError> {
         let mut rest = Rest(text.trim());
-        rest.skip("{", "a selector begins with { and has no name of a metric")?;
+        rest.skip("{", "a selector begins with {, which curl takes for itself without -g")?;
         let mut matchers = Vec::new();
         while !rest.skips("}") {
             if matchers.len() == MATCHERS_MAX {
@@ -65,9 +65,20 @@ impl Selector {
         Ok(Self(matchers))
     }
 
+    /// How many matchers it has.
+    pub fn matchers(&self) -> usize {
+        self.0.len()
+    }
+
     /// How many regular expressions it has.
     pub fn regexes(&self) -> usize {
         self.0.iter().filter(|matcher| matches!(matcher.test, Test::Regex(_))).count()
+    }
+
+    /// Whether some label has to have a value, as Prometheus wants it of every selector. Without such a matcher one selects
+    /// all groups that lack some labels: perhaps because a variable was empty, or a name was misspelt.
+    pub fn needs_a_value(&self) -> bool {
+        self.0.iter().any(|matcher| !matcher.is_match(""))
     }
 
     /// Whether a group is selected.
@@ -87,14 +98,27 @@ impl Matcher {
     }
 }
 
-/// A regular expression as Prometheus has it: it is for the whole value, and a dot is any character.
-fn whole(text: &str) -> Result<Regex, regex::Error> {
-    let compiled = |text: &str| {
-        RegexBuilder::new(text).size_limit(REGEX_BYTES_MAX).dfa_size_limit(REGEX_BYTES_MAX).build()
-    };
+/// A regular expression as Prometheus has it: it is for the whole value, and a dot is any character. It may take so many bytes
+/// when it is compiled, and what it keeps while it searches as many again.
+///
+/// # Errors
+/// What is wrong with it.
+pub fn regex_of_whole(text: &str, bytes_max: usize) -> Result<Regex, String> {
+    let compiled =
+        |text: &str| RegexBuilder::new(text).size_limit(bytes_max).dfa_size_limit(bytes_max).build();
     // It has to be one by itself: of `a)|(b` the frame would make one that is for the beginning of a value only.
-    compiled(text)?;
-    compiled(&format!("^(?s:{text})$"))
+    let both = compiled(text).and_then(|_| compiled(&format!("^(?s:{text})$")));
+    both.map_err(|error| match error {
+        regex::Error::CompiledTooBig(_) => {
+            format!("the regular expression takes more than {} KiB of memory", bytes_max / 1024)
+        }
+        // The lines before the last one draw where it is.
+        error => {
+            let text = error.to_string();
+            let what = text.lines().last().unwrap_or_default().trim_start_matches("error: ");
+            format!("it is no regular expression ({what})")
+        }
+    })
 }
 
 /// What is still to be read.
@@ -124,7 +148,7 @@ impl Rest<'_> {
         let before = Rest(self.0);
         let value = self.string()?;
         let test = if is_regex {
-            Test::Regex(whole(&value).map_err(|_| before.error("it is no regular expression, or too large"))?)
+            Test::Regex(regex_of_whole(&value, REGEX_BYTES_MAX).map_err(|problem| before.error(problem))?)
         } else {
             Test::Equal(value)
         };
@@ -200,7 +224,7 @@ mod tests {
     #[test]
     fn nonsense_is_told() {
         for (text, problem) in [
-            ("", "a selector begins with { and has no name of a metric, at \"\""),
+            ("", "a selector begins with {, which curl takes for itself without -g, at \"\""),
             ("up{job=\"x\"}", "a selector begins with {"),
             ("{ }", "it would select every group, as {job=~\".+\"} does, at \"{ }\""),
             ("{job=\"x\"", "a comma or } is missing, at \"\""),
@@ -210,9 +234,9 @@ mod tests {
             ("{job}", "=, !=, =~ or !~ is missing"),
             ("{=\"x\"}", "the name of a label is missing"),
             ("{1=\"x\"}", "the name of a label is missing"),
-            ("{job=~\"(\"}", "it is no regular expression"),
-            ("{job=~\"(a{1000}){1000}\"}", "it is no regular expression"),
-            ("{job=~\"x)|(?:.*\"}", "it is no regular expression"),
+            ("{job=~\"(\"}", "it is no regular expression (unclosed group), at \"\\\"(\\\"}\""),
+            ("{job=~\"(a{1000}){1000}\"}", "the regular expression takes more than 256 KiB of memory"),
+            ("{job=~\"x)|(?:.*\"}", "it is no regular expression (unopened group)"),
             (&format!("{{{}}}", "a=\"b\",".repeat(33)), "there are too many matchers"),
             (r#"{job="\d"}"#, "an escape that means nothing"),
         ] {
@@ -221,6 +245,22 @@ mod tests {
                 error.starts_with(problem) && error.contains("write a selector such as {job="),
                 "{error}"
             );
+        }
+    }
+
+    #[test]
+    fn what_selects_groups_for_what_they_lack_is_known() {
+        for (text, expected) in [
+            (r#"{job="x"}"#, true),
+            (r#"{job="x",zone=""}"#, true),
+            (r#"{zone!=""}"#, true),
+            (r#"{job=~".+"}"#, true),
+            (r#"{zone=""}"#, false),
+            (r#"{jbo!="x"}"#, false),
+            (r#"{job=~".*"}"#, false),
+            (r#"{zone="",jbo!~"x.*"}"#, false),
+        ] {
+            assert_eq!(Selector::parse(text).expect(text).needs_a_value(), expected, "{text}");
         }
     }
 

@@ -42,6 +42,7 @@ use tokio::sync::Notify;
 use crate::exposition::MetricType;
 use crate::exposition::check::Inconsistent;
 use crate::exposition::series::SeriesHash;
+use crate::grouping::GroupingKey;
 pub use change::{Change, Push, PushMode};
 pub use group::{Group, GroupState, StoredFamily, UnixNanos};
 use journal::Journal;
@@ -169,6 +170,23 @@ impl Store {
         }
     }
 
+    /// Deletes those groups that are still wanted to be when it happens, in one change, and returns which they were.
+    ///
+    /// # Errors
+    /// Why it was not done; nothing is deleted then.
+    pub fn delete(
+        &self,
+        mut keys: Vec<Arc<GroupingKey>>,
+        is_wanted: impl Fn(&Group) -> bool,
+    ) -> Result<(Vec<Arc<GroupingKey>>, Made), StoreError> {
+        let mut state = self.state.lock();
+        keys.retain(|key| state.group(key).is_some_and(&is_wanted));
+        let change = Change::Delete(keys.iter().map(|key| GroupingKey::clone(key)).collect());
+        let payload = self.payload(&change)?;
+        state.make(change)?;
+        Ok((keys, self.made(&mut state, payload)))
+    }
+
     fn push(&self, mut push: Push) -> Result<Made, StoreError> {
         let left_out = push.leave_out(&self.names);
         let change = Change::Push(push);
@@ -226,7 +244,7 @@ impl Store {
     ) -> StoreError {
         if self.journal.is_some() && matches!(fault, StoreError::Inconsistent(_)) {
             for push in pushes {
-                if !state.has(&push.key) {
+                if state.group(&push.key).is_none() {
                     // There was no place for it, so nothing was noted.
                     continue;
                 }

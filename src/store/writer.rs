@@ -74,9 +74,9 @@ impl State {
         self.index.names_of_store()
     }
 
-    /// Whether there is a group.
-    pub(super) fn has(&self, key: &GroupingKey) -> bool {
-        self.slots.contains_key(key)
+    /// A group as it is now.
+    pub(super) fn group(&self, key: &GroupingKey) -> Option<&Group> {
+        self.slots.get(key).map(|slot| self.snapshot.group(*slot))
     }
 
     /// The state as it is now.

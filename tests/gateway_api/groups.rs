@@ -143,7 +143,49 @@ fn exactly_the_selected_groups_are_deleted() {
         let text = gateway.refused(400, "DELETE", &format!("/api/v1/groups?{query}"), "");
         assert!(text.contains("match[]"), "{text}");
     }
+    // Nor because a variable was empty, a name was misspelt, or the parameters went where nobody reads them.
+    for selector in ["{zone=\"\"}", "{job=~\".*\"}", "{jbo!=\"x\"}", "{job=\"a\"}&match[]={zone=\"\"}"] {
+        let path = format!("/api/v1/groups?match[]={}", selector.replace('"', "%22"));
+        let text = gateway.refused(400, "DELETE", &path, "");
+        assert!(text.contains("for what they lack"), "{text}");
+        gateway.data("GET", &path);
+    }
+    let text = gateway.refused(400, "DELETE", "/api/v1/groups?match[]={job=%22a%22}", "dry_run=1");
+    assert!(text.contains("has no body"), "{text}");
+    let text = gateway.refused(400, "DELETE", "/metrics/job/a?dry_run=1", "");
+    assert!(text.contains("dry_run"), "{text}");
+    let many = format!("/api/v1/groups?{}", selectors(&["{job=\"a\"}"; 65]));
+    for method in ["GET", "DELETE"] {
+        let text = gateway.refused(400, method, &many, "");
+        assert!(text.contains("more than 64 matchers"), "{text}");
+    }
     assert_eq!(gateway.jobs(""), ["a"]);
+}
+
+/// A page of another site asks first, and is told that it may look.
+#[test]
+fn other_sites_delete_nothing() {
+    let gateway = gateway_with(&["--web.enable-admin-api"]);
+    for (path, expected) in [
+        ("/api/v1/groups", "GET, HEAD, OPTIONS"),
+        ("/api/v1/groups/", "GET, HEAD, OPTIONS"),
+        ("/api/v1/groups/L2pvYi94", "GET, HEAD, OPTIONS"),
+        // As a Pushgateway says it; there is nothing to delete, and PUT is not among them.
+        ("/api/v1/metrics", "GET, POST, DELETE, OPTIONS"),
+        ("/api/v1/admin/wipe", "GET, POST, DELETE, OPTIONS"),
+    ] {
+        let url = format!("{}{path}", gateway.url);
+        let asks = [("Origin", "http://elsewhere.example"), ("Access-Control-Request-Method", "DELETE")];
+        let answer = request("OPTIONS", &url, &asks, b"");
+        assert_eq!(
+            (answer.status, answer.header("access-control-allow-methods")),
+            (200, Some(expected)),
+            "{path}"
+        );
+    }
+    // Elsewhere they are told nothing.
+    let answer = request("OPTIONS", &format!("{}/metrics/job/x", gateway.url), &[], b"");
+    assert_eq!(answer.header("access-control-allow-methods"), None);
 }
 
 #[test]
@@ -160,6 +202,8 @@ fn a_token_is_good_for_its_jobs_only() {
         assert_eq!(status, 200, "{text}");
         jobs(&serde_json::from_str::<Value>(&text).expect("JSON")["data"])
     };
+    // Of another team's families nothing is seen either, whatever they are called and whenever they came.
+    assert_eq!(ask("all", "PUT", "/metrics/job/b-z", "secret 1\n").0, 200);
     let many = "m{job=\"a-x\"} 1\nm{job=\"b-x\"} 1\n";
     let together = "/metrics?group_by=job";
     assert_eq!(ask("team", "PUT", together, many).0, 403, "one of them is another team's");
@@ -167,8 +211,8 @@ fn a_token_is_good_for_its_jobs_only() {
     assert_eq!(ask("all", "PUT", together, many).0, 200);
     assert_eq!(ask("team", "PUT", together, "m{job=\"a-x\"} 2\nm{job=\"a-y\"} 2\n").0, 200);
     assert_eq!(ask("team", "PATCH", "/metrics/job/b-x", "m 3\n").0, 403);
-    assert_eq!(jobs_of("all", "GET", "/api/v1/groups"), ["a-x", "a-y", "b-x"]);
-    assert_eq!(jobs_of("reader", "GET", "/api/v1/groups"), ["a-x", "a-y", "b-x"]);
+    assert_eq!(jobs_of("all", "GET", "/api/v1/groups"), ["a-x", "a-y", "b-x", "b-z"]);
+    assert_eq!(jobs_of("reader", "GET", "/api/v1/groups"), ["a-x", "a-y", "b-x", "b-z"]);
     for order in ["key", "age", "state"] {
         assert_eq!(jobs_of("team", "GET", &format!("/api/v1/groups?sort={order}")), ["a-x", "a-y"]);
     }
@@ -184,12 +228,12 @@ fn a_token_is_good_for_its_jobs_only() {
     }
     assert_eq!(ask("team", "GET", "/metrics/job/b-x", ""), (200, String::new()));
     assert!(ask("team", "GET", "/metrics/job/a-x", "").1.contains("\nm{instance=\"\",job=\"a-x\"} 2\n"));
-    let everything = format!("/api/v1/groups?{}", selectors(&["{job=~\".*\"}"]));
+    let everything = format!("/api/v1/groups?{}", selectors(&["{job=~\".+\"}"]));
     assert_eq!(ask("reader", "DELETE", &everything, "").0, 403);
     assert_eq!(ask("reader", "DELETE", &format!("{everything}&dry_run=1"), "").0, 403);
     assert_eq!(jobs_of("team", "DELETE", &format!("{everything}&dry_run=1")), ["a-x", "a-y"]);
     assert_eq!(jobs_of("team", "DELETE", &everything), ["a-x", "a-y"]);
-    assert_eq!(jobs_of("all", "GET", "/api/v1/groups"), ["b-x"]);
+    assert_eq!(jobs_of("all", "GET", "/api/v1/groups"), ["b-x", "b-z"]);
     assert_eq!(ask("nobody", "GET", "/api/v1/groups", "").0, 401);
 }
 

@@ -264,6 +264,8 @@ fn nonsense_parameters_are_named() {
         ("PUT", "/metrics/job/x?earlier_run=ab,1,-5,0,success", "earlier_run"),
         ("PUT", "/metrics?group_by=job&ttl=x", "ttl"),
         ("PUT", "/metrics?group_by=a%20b", "group_by"),
+        ("PUT", "/metrics/job/x?group_by=job", "group_by"),
+        ("DELETE", "/metrics/job/x?dry_run=1", "dry_run"),
         ("GET", "/api/v1/groups?limit=0", "limit"),
         ("GET", "/api/v1/groups?limit=1001", "limit"),
         ("GET", "/api/v1/groups?limit=x", "limit"),
@@ -278,7 +280,8 @@ fn nonsense_parameters_are_named() {
         ("DELETE", "/api/v1/groups?match[]={job=~%22x)|(?:.*%22}", "match[]"),
         ("GET", &format!("/api/v1/groups?{}", "match[]={job=~%22x%22}&".repeat(17)), "match[]"),
     ] {
-        let text = gateway.refused(400, method, path, "m{job=\"x\"} 1\n");
+        let body = if method == "DELETE" { "" } else { "m{job=\"x\"} 1\n" };
+        let text = gateway.refused(400, method, path, body);
         let text = if path.starts_with(groups) {
             let error: Value = serde_json::from_str(&text).expect("JSON");
             assert_eq!((&error["status"], &error["errorType"]), (&json!("error"), &json!("bad_data")));

@@ -5,14 +5,18 @@ use std::num::NonZeroU32;
 
 use governor::{DefaultDirectRateLimiter, Quota, RateLimiter};
 use hyper::header::{HeaderName, HeaderValue};
-use serde::Deserialize;
+use serde::{Deserialize, Deserializer};
+
+use crate::config::not_null;
 
 /// The whole file.
 #[derive(Debug, Default, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub(super) struct WebConfig {
     pub(super) tls_server_config: Option<TlsConfig>,
+    #[serde(deserialize_with = "null_or")]
     pub(super) http_server_config: HttpConfig,
+    #[serde(deserialize_with = "null_or")]
     pub(super) basic_auth_users: BTreeMap<String, String>,
     pub(super) rate_limit: Option<RateLimit>,
     pub(super) tokens: Vec<TokenConfig>,
@@ -27,12 +31,16 @@ pub(super) struct TlsConfig {
     pub(super) key_file: Option<String>,
     pub(super) client_ca: Option<String>,
     pub(super) client_ca_file: Option<String>,
+    #[serde(deserialize_with = "null_or")]
     pub(super) client_auth_type: String,
+    #[serde(deserialize_with = "null_or")]
     pub(super) client_allowed_sans: Vec<String>,
     pub(super) min_version: Option<String>,
     pub(super) max_version: Option<String>,
+    #[serde(deserialize_with = "null_or")]
     pub(super) cipher_suites: Vec<String>,
     pub(super) prefer_server_cipher_suites: Option<bool>,
+    #[serde(deserialize_with = "null_or")]
     pub(super) curve_preferences: Vec<String>,
 }
 
@@ -42,6 +50,7 @@ pub(super) struct HttpConfig {
     /// Accepted; the gateway speaks HTTP/1.1 to everybody.
     #[serde(rename = "http2")]
     _http2: Option<bool>,
+    #[serde(deserialize_with = "null_or")]
     pub(super) headers: BTreeMap<String, String>,
 }
 
@@ -60,14 +69,25 @@ pub(super) struct TokenConfig {
     pub(super) name: String,
     pub(super) sha256: String,
     pub(super) scopes: Vec<String>,
-    #[serde(default)]
+    /// All jobs where it is not there; with nothing behind it, it is a fault, or a token would be good for more than was meant.
+    #[serde(default, deserialize_with = "not_null")]
     pub(super) jobs: Option<String>,
 }
 
+/// A key with nothing behind it is as if it were not there, as exporter-toolkit has it.
+fn null_or<'de, D: Deserializer<'de>, T: Deserialize<'de> + Default>(value: D) -> Result<T, D::Error> {
+    Ok(Option::deserialize(value)?.unwrap_or_default())
+}
+
 impl WebConfig {
+    /// Whether there is nothing in a text.
+    pub(super) fn is_nothing(text: &str) -> bool {
+        text.lines().all(|line| line.trim().is_empty() || line.trim_start().starts_with('#'))
+    }
+
     /// Reads the text; nothing at all means that everybody may do everything.
     pub(super) fn parse(text: &str) -> Result<Self, String> {
-        if text.lines().all(|line| line.trim().is_empty() || line.trim_start().starts_with('#')) {
+        if Self::is_nothing(text) {
             return Ok(Self::default());
         }
         // What is around the fault may be a secret.
@@ -118,6 +138,15 @@ mod tests {
         assert!(WebConfig::parse("bogus: 1\n").is_err());
         assert!(WebConfig::parse("").is_ok());
         assert!(WebConfig::parse("# nothing yet\n").is_ok());
+        let emptied =
+            "basic_auth_users:\nhttp_server_config:\n  headers:\ntls_server_config:\n  cipher_suites:\n";
+        assert!(WebConfig::parse(emptied).is_ok(), "a Pushgateway takes it");
+        for token in ["jobs:", "jobs: null", "jobs: ~"] {
+            let text = format!("tokens:\n- name: t\n  sha256: x\n  scopes: []\n  {token}\n");
+            let error = WebConfig::parse(&text).expect_err(token);
+            assert!(error.contains("leave the key out"), "{error}");
+        }
+        assert!(WebConfig::parse("tokens:\n").is_err());
     }
 
     #[test]

@@ -185,8 +185,8 @@ impl Rules {
         let text = std::fs::read_to_string(path)
             .map_err(|error| AccessError::Read { path: path.to_owned(), error })?;
         let wrong = |problem| AccessError::Wrong { path: path.to_owned(), problem };
-        if emptiness == Emptiness::IsAMistake && text.trim().is_empty() {
-            return Err(wrong("it is empty".to_owned()));
+        if emptiness == Emptiness::IsAMistake && WebConfig::is_nothing(&text) {
+            return Err(wrong("there is nothing in it".to_owned()));
         }
         let config = WebConfig::parse(&text).map_err(wrong)?;
         let directory = path.parent().unwrap_or(Path::new("."));

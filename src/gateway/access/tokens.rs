@@ -8,6 +8,10 @@ use regex::Regex;
 use ring::digest::{SHA256, digest};
 
 use super::file::TokenConfig;
+use crate::grouping::regex_of_whole;
+
+/// Memory that the expression for a token's jobs may take.
+const JOBS_BYTES_MAX: usize = 10 * 1024 * 1024;
 
 /// What a token may be good for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -96,15 +100,15 @@ fn token(config: TokenConfig) -> Result<(Vec<u8>, Token), String> {
         known.ok_or_else(|| format!("{name:?} is no scope; there are push, read, delete and admin"))
     };
     let scopes = config.scopes.iter().map(scope).collect::<Result<_, _>>()?;
-    // As in Prometheus, an expression has to match the whole.
-    let jobs = config.jobs.map(|jobs| Regex::new(&format!("^(?s:{jobs})$"))).transpose();
-    let jobs = jobs.map_err(|error| format!("jobs: {error}"))?;
+    let jobs = config.jobs.map(|jobs| regex_of_whole(&jobs, JOBS_BYTES_MAX)).transpose();
+    let jobs = jobs.map_err(|problem| format!("jobs: {problem}"))?;
     Ok((digest, Token { name: config.name, scopes, jobs }))
 }
 
 fn sha256(hex: &str) -> Option<Vec<u8>> {
     let digit = |at: usize| u8::from_str_radix(hex.get(2 * at..2 * at + 2)?, 16).ok();
-    (hex.len() == 64).then(|| (0..32).map(digit).collect())?
+    let is_hex = hex.len() == 64 && hex.bytes().all(|byte| byte.is_ascii_hexdigit());
+    is_hex.then(|| (0..32).map(digit).collect())?
 }
 
 #[cfg(test)]
@@ -142,7 +146,9 @@ mod tests {
     fn nonsense_is_named() {
         for (config, expected) in [
             (config(&["fly"], None), "no scope"),
-            (config(&["push"], Some("(")), "jobs: "),
+            (config(&["push"], Some("(")), "jobs: it is no regular expression (unclosed group)"),
+            (config(&["push"], Some("x)|(?:.*")), "jobs: it is no regular expression (unopened group)"),
+            (TokenConfig { sha256: "+f".repeat(32), ..config(&[], None) }, "sha256"),
             (TokenConfig { sha256: "abc".to_owned(), ..config(&[], None) }, "sha256"),
         ] {
             let error = Tokens::new(vec![config]).expect_err(expected);

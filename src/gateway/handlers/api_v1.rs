@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use chrono::{DateTime, Local, SecondsFormat};
 use hyper::StatusCode;
-use hyper::header::{CACHE_CONTROL, HeaderName, HeaderValue};
+use hyper::header::{ACCESS_CONTROL_ALLOW_METHODS, CACHE_CONTROL, HeaderName, HeaderValue};
 use serde::Serialize;
 
 use super::{Answer, answer, empty};
@@ -26,9 +26,16 @@ const CORS: [(&str, &str); 4] = [
     ("access-control-expose-headers", "Date"),
 ];
 
-/// What a browser asks before it uses the API.
-pub(in crate::gateway) fn options() -> Answer {
-    with_cors(empty(StatusCode::OK))
+/// What a browser asks before it uses the API. What a Pushgateway says allows nothing that changes anything there; what it does
+/// not have, groups to be deleted, is for other sites to look at only.
+pub(in crate::gateway) fn options(is_of_pushgateway: bool) -> Answer {
+    let mut answer = with_cors(empty(StatusCode::OK));
+    if !is_of_pushgateway {
+        answer
+            .headers_mut()
+            .insert(ACCESS_CONTROL_ALLOW_METHODS, HeaderValue::from_static("GET, HEAD, OPTIONS"));
+    }
+    answer
 }
 
 /// Build, flags and start of the gateway.

@@ -17,8 +17,8 @@ use crate::gateway::peer::Peer;
 use crate::gateway::server::Shared;
 use crate::grouping::GroupingKey;
 use crate::run::RunOutcome;
-use crate::store::{Change, Group, Run, Runs, Snapshot, UnixNanos};
-use wanted::{Place, Wanted};
+use crate::store::{Group, Run, Runs, Snapshot, UnixNanos};
+use wanted::{Place, Wanted, is_search};
 
 /// Groups that are deleted while nothing else is changed.
 const DELETED_TOGETHER: usize = 64;
@@ -109,9 +109,9 @@ pub(in crate::gateway) async fn list(
     query: Option<&str>,
     peer: &Peer,
 ) -> Result<Answer, Failure> {
-    let wanted = Wanted::of(query)?;
-    let is_search = wanted.is_search();
+    let (query, is_search) = (query.map(str::to_owned), is_search(query));
     let work = move || {
+        let wanted = Wanted::of(query.as_deref())?;
         let mut groups = wanted.page(&snapshot)?;
         let has_more = groups.len() > wanted.limit;
         groups.truncate(wanted.limit);
@@ -182,25 +182,18 @@ pub(in crate::gateway) async fn delete(
     peer: &Peer,
 ) -> Result<Answer, Failure> {
     only_known(query)?;
-    let wanted = Arc::new(Wanted::of(query)?);
-    if wanted.selectors.is_empty() {
-        return Err(Failure::BadParameter {
-            name: "match[]".to_owned(),
-            value: String::new(),
-            problem: "write at least one selector of groups such as {job=\"backup\"}".to_owned(),
-        });
-    }
+    let (query, is_search) = (query.map(str::to_owned), is_search(query));
     let (snapshot, identity) = (shared.store.snapshot(), identity.clone());
-    let select = {
-        let wanted = wanted.clone();
-        move || {
-            let may = |key: &GroupingKey| identity.jobs().is_none_or(|jobs| jobs.is_match(key.job()));
-            let groups = snapshot.groups().filter(|group| may(&group.key)).map(|group| &**group);
-            let groups: Vec<_> = wanted.selected(groups).collect::<Result<_, _>>()?;
-            Ok::<_, Failure>(groups.into_iter().map(|group| group.key.clone()).collect::<Vec<_>>())
-        }
+    let select = move || {
+        let wanted = Wanted::of(query.as_deref())?;
+        wanted.judge_for_deletion()?;
+        let may = |key: &GroupingKey| identity.jobs().is_none_or(|jobs| jobs.is_match(key.job()));
+        let groups = snapshot.groups().filter(|group| may(&group.key)).map(|group| &**group);
+        let groups: Vec<_> = wanted.selected(groups).collect::<Result<_, _>>()?;
+        let keys: Vec<_> = groups.into_iter().map(|group| group.key.clone()).collect();
+        Ok::<_, Failure>((wanted, keys))
     };
-    let mut keys = if wanted.is_search() {
+    let (wanted, mut keys) = if is_search {
         shared.searches.run(peer, select).await??
     } else {
         shared.writes.heavy.run(peer, select).await??
@@ -244,17 +237,9 @@ async fn delete_all(
 ) -> Result<Vec<Arc<GroupingKey>>, Failure> {
     let (mut deleted, mut last) = (Vec::with_capacity(keys.len()), None);
     for some in keys.chunks(DELETED_TOGETHER) {
-        let still: Vec<_> = {
-            let snapshot = shared.store.snapshot();
-            let is_wanted = |key: &&Arc<GroupingKey>| {
-                let group = snapshot.get(key);
-                group.is_some_and(|group| wanted.has_state_of(group))
-            };
-            some.iter().filter(is_wanted).cloned().collect()
-        };
-        let keys = still.iter().map(|key| GroupingKey::clone(key)).collect();
-        last = Some(shared.store.make(Change::Delete(keys))?);
-        deleted.extend(still);
+        let (gone, made) = shared.store.delete(some.to_vec(), |group| wanted.has_state_of(group))?;
+        deleted.extend(gone);
+        last = Some(made);
         tokio::task::yield_now().await;
     }
     if let Some(last) = last {
@@ -284,7 +269,7 @@ fn only_known(query: Option<&str>) -> Result<(), Failure> {
 /// Tells in the API's own form what was wrong with a request.
 pub(in crate::gateway) fn refusal(failure: Failure) -> Result<Answer, Failure> {
     let kind = match &failure {
-        Failure::BadParameter { .. } => "bad_data",
+        Failure::BadParameter { .. } | Failure::BodyOfDeletion => "bad_data",
         Failure::NoSuchGroup => "not_found",
         _ => return Err(failure),
     };

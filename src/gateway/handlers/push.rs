@@ -21,7 +21,7 @@ use crate::gateway::load::HeldBytes;
 use crate::gateway::negotiate::is_protobuf;
 use crate::gateway::now;
 use crate::gateway::peer::Peer;
-use crate::gateway::promises::{Asked, PushRules};
+use crate::gateway::promises::{Asked, PushRule, PushRules};
 use crate::gateway::server::Shared;
 use crate::grouping::{GroupingKey, JOB_LABEL};
 use crate::run::RunOutcome;
@@ -42,6 +42,11 @@ pub(in crate::gateway) async fn push(
     peer: &Peer,
 ) -> Result<Answer, Failure> {
     let asked = Asked::of(head.uri.query())?;
+    if !asked.group_by.is_empty() {
+        let problem = "it is for PUT /metrics; this path names its group".to_owned();
+        let value = asked.group_by.join(",");
+        return Err(Failure::BadParameter { name: "group_by".to_owned(), value, problem });
+    }
     let rule = shared.rules.of(&key);
     let wishes = shared.rules.wishes(rule, &asked);
     let mut reading = Reading::of(shared, head);
@@ -233,19 +238,29 @@ impl Reading {
         let groups = divided(self.inflated_families(body)?, &asked.group_by)?;
         let mut pushes = Vec::with_capacity(groups.len());
         for (key, families) in groups {
-            key.judge(self.names)?;
-            identity.may(Scope::Push, Some(&key))?;
-            self.check_labels(&key, &families)?;
             let rule = rules.of(&key);
-            let series: usize = families.iter().map(|family| family.metrics.len()).sum();
-            if let Some(max) = rule.and_then(|rule| rule.series_max).filter(|max| series > *max) {
-                return Err(Failure::TooManySeriesForRule(max));
-            }
+            let judged = self.judge_one_of_many(&key, &families, rule, identity);
+            judged.map_err(|failure| Failure::OfGroup { key: key.clone(), failure: Box::new(failure) })?;
             let mut push = Push::new(key, families, PushMode::ReplaceGroup, at);
             push.wishes = rules.wishes(rule, asked);
             pushes.push(push);
         }
         Ok(pushes)
+    }
+
+    fn judge_one_of_many(
+        &self,
+        key: &GroupingKey,
+        families: &[MetricFamily],
+        rule: Option<&PushRule>,
+        identity: &Identity,
+    ) -> Result<(), Failure> {
+        key.judge(self.names)?;
+        identity.may(Scope::Push, Some(key))?;
+        self.check_labels(key, families)?;
+        let series: usize = families.iter().map(|family| family.metrics.len()).sum();
+        let too_many = rule.and_then(|rule| rule.series_max).filter(|max| series > *max);
+        too_many.map_or(Ok(()), |max| Err(Failure::TooManySeriesForRule(max)))
     }
 
     fn check_labels(&self, key: &GroupingKey, families: &[MetricFamily]) -> Result<(), Failure> {

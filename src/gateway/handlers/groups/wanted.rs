@@ -14,6 +14,8 @@ const LIMIT: usize = 100;
 const LIMIT_MAX: usize = 1000;
 /// Regular expressions in one request: each takes memory, and time for each group.
 const REGEXES_MAX: usize = 16;
+/// Matchers in one request: each takes time for each group.
+const MATCHERS_MAX: usize = 64;
 /// How long groups are looked for: a regular expression can take a second for a single long label.
 const SEARCH_MAX: Duration = Duration::from_secs(5);
 
@@ -47,6 +49,12 @@ type Rank = (u8, i64);
 pub(super) struct Place {
     rank: Rank,
     key: Arc<GroupingKey>,
+}
+
+/// Whether regular expressions may stand in a query: reading and using them may take long.
+pub(super) fn is_search(query: Option<&str>) -> bool {
+    let mut pairs = query.into_iter().flat_map(|query| form_urlencoded::parse(query.as_bytes()));
+    pairs.any(|(name, value)| matches!(&*name, "match[]" | "match") && value.contains('~'))
 }
 
 impl Order {
@@ -107,8 +115,13 @@ impl Wanted {
             match &*name {
                 "match[]" | "match" => {
                     wanted.selectors.push(Selector::parse(&value).map_err(|error| bad(error.to_string()))?);
-                    if wanted.selectors.iter().map(Selector::regexes).sum::<usize>() > REGEXES_MAX {
+                    let all =
+                        |count: fn(&Selector) -> usize| wanted.selectors.iter().map(count).sum::<usize>();
+                    if all(Selector::regexes) > REGEXES_MAX {
                         return Err(bad(format!("there are more than {REGEXES_MAX} regular expressions")));
+                    }
+                    if all(Selector::matchers) > MATCHERS_MAX {
+                        return Err(bad(format!("there are more than {MATCHERS_MAX} matchers in all")));
                     }
                 }
                 "state" => {
@@ -150,9 +163,22 @@ impl Wanted {
         Ok(wanted)
     }
 
-    /// Whether finding the groups may take long.
-    pub(super) fn is_search(&self) -> bool {
-        self.selectors.iter().any(|selector| selector.regexes() > 0)
+    /// # Errors
+    /// Where more groups may be selected than somebody wants to delete.
+    pub(super) fn judge_for_deletion(&self) -> Result<(), Failure> {
+        let bad = |problem: &str| {
+            let problem = problem.to_owned();
+            Err(Failure::BadParameter { name: "match[]".to_owned(), value: String::new(), problem })
+        };
+        if self.selectors.is_empty() {
+            return bad("write at least one selector of groups such as {job=\"backup\"}");
+        }
+        if !self.selectors.iter().all(Selector::needs_a_value) {
+            return bad(
+                "a selector would select groups for what they lack: add a label that they have, if only job=~\".+\"",
+            );
+        }
+        Ok(())
     }
 
     pub(super) fn has_state_of(&self, group: &Group) -> bool {
