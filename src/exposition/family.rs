@@ -41,7 +41,7 @@ impl MetricFamily {
 pub const SAMPLE_SUFFIXES: [&str; 3] = ["_count", "_sum", "_bucket"];
 
 /// Type of a family.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum MetricType {
     /// A value that only goes up.
     Counter,

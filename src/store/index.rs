@@ -7,10 +7,10 @@ use hashbrown::HashTable;
 
 use super::group::{Group, Slot, StoredFamily};
 use super::own::{Own, OwnNames};
-use crate::exposition::MetricType;
 use crate::exposition::check::{self, Exposed, Inconsistent};
 use crate::exposition::labels::renderings;
 use crate::exposition::series::{Fingerprint, Fingerprints, GroupHash, SeriesHash};
+use crate::exposition::{MetricFamily, MetricType};
 use crate::grouping::GroupingKey;
 
 /// The index over all exposed families.
@@ -66,9 +66,12 @@ impl Index {
         &self.names_of_store
     }
 
-    /// Whether the gateway itself exposes nothing of another type under a name.
-    pub(super) fn may_be_exposed(&self, name: &str, kind: MetricType) -> bool {
-        self.own.get(name).is_none_or(|own| *own == kind)
+    /// Whether a family that was exposed can be beside what the gateway itself exposes now.
+    pub(super) fn fits_beside_own(&self, family: &MetricFamily, key: &GroupingKey) -> bool {
+        // What others expose has been judged.
+        let is_known = |(name, kind, _): (&Arc<str>, _, _)| **name == *family.name && kind == family.kind;
+        self.family(&family.name).is_some_and(is_known)
+            || check::beside([(family, &[][..])], key.labels(), &OwnOnly(self), &self.hash).is_ok()
     }
 
     /// Whether another group differs from one of this key only in labels without value.
@@ -173,6 +176,23 @@ impl Index {
         replaced: &'a dyn Fn(&str) -> bool,
     ) -> impl Exposed + 'a {
         Beside { index: self, group, replaced }
+    }
+}
+
+/// What the gateway itself exposes, and nobody else.
+struct OwnOnly<'a>(&'a Index);
+
+impl Exposed for OwnOnly<'_> {
+    fn family(&self, _: &str) -> Option<(&str, MetricType)> {
+        None
+    }
+
+    fn own(&self, name: &str) -> Option<MetricType> {
+        self.0.own(name)
+    }
+
+    fn has_series(&self, _: Fingerprint) -> bool {
+        false
     }
 }
 

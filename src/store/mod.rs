@@ -32,7 +32,7 @@ mod segments;
 mod snapshot;
 mod writer;
 
-use std::collections::HashMap;
+use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -103,8 +103,10 @@ pub struct Rules {
     pub failed_groups_max: usize,
 }
 
-/// Groups that something falls due for while nothing else is changed.
-const DUE_TOGETHER: usize = 64;
+/// Groups that something falls due for, or that are deleted, while nothing else is changed.
+const GROUPS_TOGETHER: usize = 64;
+/// Their series, unless a single group has more.
+const SERIES_TOGETHER: usize = 10_000;
 /// How long a change waits for the disk before it is refused; it may be made all the same.
 const DISK_MAX: Duration = Duration::from_secs(30);
 
@@ -162,29 +164,42 @@ impl Store {
             Change::Push(push) => self.push(push),
             Change::Together(pushes) => self.push_together(pushes),
             change => {
+                // So what goes is freed when others have the state again.
+                let before = matches!(change, Change::Wipe).then(|| self.snapshot());
                 let payload = self.payload(&change)?;
                 let mut state = self.state.lock();
                 state.make(change)?;
-                Ok(self.made(&mut state, payload))
+                let made = self.made(&mut state, payload);
+                drop(state);
+                drop(before);
+                Ok(made)
             }
         }
     }
 
-    /// Deletes those groups that are still wanted to be when it happens, in one change, and returns which they were.
+    /// Deletes those of the first groups that are still wanted to be when it happens, in one change: as many as keep nobody
+    /// waiting. Takes out the keys that it has seen to, and returns which groups there were.
     ///
     /// # Errors
     /// Why it was not done; nothing is deleted then.
-    pub fn delete(
+    pub fn delete_some(
         &self,
-        mut keys: Vec<Arc<GroupingKey>>,
+        keys: &mut VecDeque<Arc<GroupingKey>>,
         is_wanted: impl Fn(&Group) -> bool,
     ) -> Result<(Vec<Arc<GroupingKey>>, Made), StoreError> {
         let mut state = self.state.lock();
-        keys.retain(|key| state.group(key).is_some_and(&is_wanted));
-        let change = Change::Delete(keys.iter().map(|key| GroupingKey::clone(key)).collect());
+        let (mut some, mut series) = (Vec::new(), 0);
+        while some.len() < GROUPS_TOGETHER && series < SERIES_TOGETHER {
+            let Some(key) = keys.pop_front() else { break };
+            if let Some(group) = state.group(&key).filter(|group| is_wanted(group)) {
+                series += group.series();
+                some.push(key);
+            }
+        }
+        let change = Change::Delete(some.iter().map(|key| GroupingKey::clone(key)).collect());
         let payload = self.payload(&change)?;
         state.make(change)?;
-        Ok((keys, self.made(&mut state, payload)))
+        Ok((some, self.made(&mut state, payload)))
     }
 
     fn push(&self, mut push: Push) -> Result<Made, StoreError> {
@@ -211,6 +226,12 @@ impl Store {
         let change = Change::Together(pushes);
         let payload = self.payload(&change)?;
         let Change::Together(mut pushes) = change else { unreachable!("it was just made") };
+        {
+            let mut state = self.state.lock();
+            if state.update_together(&mut pushes) {
+                return Ok(Made { left_out, ..self.made(&mut state, payload) });
+            }
+        }
         let judged: Vec<_> = pushes.iter().map(|push| push.judge(&self.hash)).collect();
         let mut state = self.state.lock();
         match state.push_together(&mut pushes, &judged) {
@@ -258,7 +279,7 @@ impl Store {
     /// Lets happen what has fallen due, in some groups. Returns whether there is more.
     pub fn let_fall_due(&self, now: SteadyNanos) -> bool {
         let mut state = self.state.lock();
-        for happened in state.let_fall_due(now, DUE_TOGETHER) {
+        for happened in state.let_fall_due(now, GROUPS_TOGETHER, SERIES_TOGETHER) {
             // Where the disk fails, it falls due again after a restart.
             let payload = self.journal.as_ref().and_then(|_| Journal::payload(&happened).ok());
             let _ = self.made(&mut state, payload);

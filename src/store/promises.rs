@@ -271,8 +271,10 @@ impl Deadlines {
         }
         self.armed[place] = Some(at);
         if self.entries.len() > 2 * self.armed.len() + STALE_MIN {
-            let armed = &self.armed;
-            self.entries.retain(|Reverse((at, slot))| armed[*slot as usize] == Some(*at));
+            // Of several for one moment, only one is left.
+            let armed = (0..).zip(&self.armed);
+            self.entries = armed.filter_map(|(slot, at)| Some(Reverse(((*at)?, slot)))).collect();
+            return self.next() == Some(at);
         }
         let is_first = self.next().is_none_or(|next| at < next);
         self.entries.push(Reverse((at, slot)));

@@ -2,7 +2,7 @@
 
 mod wanted;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -19,9 +19,6 @@ use crate::grouping::GroupingKey;
 use crate::run::RunOutcome;
 use crate::store::{Group, Run, Runs, Snapshot, UnixNanos};
 use wanted::{Place, Wanted, is_search};
-
-/// Groups that are deleted while nothing else is changed.
-const DELETED_TOGETHER: usize = 64;
 
 #[derive(Serialize)]
 struct Page<'a> {
@@ -236,8 +233,9 @@ async fn delete_all(
     keys: Vec<Arc<GroupingKey>>,
 ) -> Result<Vec<Arc<GroupingKey>>, Failure> {
     let (mut deleted, mut last) = (Vec::with_capacity(keys.len()), None);
-    for some in keys.chunks(DELETED_TOGETHER) {
-        let (gone, made) = shared.store.delete(some.to_vec(), |group| wanted.has_state_of(group))?;
+    let mut keys = VecDeque::from(keys);
+    while !keys.is_empty() {
+        let (gone, made) = shared.store.delete_some(&mut keys, |group| wanted.has_state_of(group))?;
         deleted.extend(gone);
         last = Some(made);
         tokio::task::yield_now().await;

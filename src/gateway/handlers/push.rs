@@ -25,7 +25,7 @@ use crate::gateway::promises::{Asked, PushRule, PushRules};
 use crate::gateway::server::Shared;
 use crate::grouping::{GroupingKey, JOB_LABEL};
 use crate::run::RunOutcome;
-use crate::store::{Change, Made, Moment, Push, PushMode, Run, Store, StoreError, Wishes};
+use crate::store::{Change, Made, Push, PushMode, Run, Store, StoreError, Wishes};
 
 /// Bodies from this size on are read and judged on a thread of their own, so that they delay nobody.
 const INLINE_BODY_BYTES_MAX: usize = 64 * 1024;
@@ -58,10 +58,9 @@ pub(in crate::gateway) async fn push(
         (failure, _) => failure,
     };
     let body = read(body, bytes_max, &shared.limits, &mut room).await.map_err(too_large)?;
-    let at = now();
     let is_small = reading.is_small(&body);
     let store = shared.store.clone();
-    let work = move || reading.make(&store, body, Aim { key, mode, at, asked, wishes });
+    let work = move || reading.make(&store, body, Aim { key, mode, asked, wishes });
     let change = if is_small { work()? } else { shared.writes.heavy.run(peer, work).await?? };
     taken(shared, change).await
 }
@@ -88,10 +87,10 @@ pub(in crate::gateway) async fn push_together(
     let reading = Reading::of(shared, head);
     let mut room = shared.writes.bodies.hold();
     let body = read(body, None, &shared.limits, &mut room).await?;
-    let (at, is_small) = (now(), reading.is_small(&body));
+    let is_small = reading.is_small(&body);
     let (store, rules, identity) = (shared.store.clone(), shared.rules.clone(), identity.clone());
     let work = move || {
-        let pushes = reading.pushes(&rules, &identity, body, &asked, at)?;
+        let pushes = reading.pushes(&rules, &identity, body, &asked)?;
         Ok::<_, Failure>(store.make(Change::Together(pushes))?)
     };
     let change = if is_small { work()? } else { shared.writes.heavy.run(peer, work).await?? };
@@ -155,7 +154,6 @@ struct Reading {
 struct Aim {
     key: GroupingKey,
     mode: PushMode,
-    at: Moment,
     asked: Asked,
     wishes: Wishes,
 }
@@ -203,8 +201,11 @@ impl Reading {
 
     /// Reads a body and makes the push that it is.
     fn make(&self, store: &Store, body: Bytes, aim: Aim) -> Result<Made, Failure> {
-        let Aim { key, mode, at, asked, wishes } = aim;
-        let families = match self.inflated_families(body) {
+        let Aim { key, mode, asked, wishes } = aim;
+        let families = self.inflated_families(body);
+        // Not before its turn has come: a push that is larger must not seem to be older than one that overtook it.
+        let at = now();
+        let families = match families {
             Ok(families) => families,
             Err(failure) => {
                 // What can be read and cannot be stored is noted in its group.
@@ -233,9 +234,9 @@ impl Reading {
         identity: &Identity,
         body: Bytes,
         asked: &Asked,
-        at: Moment,
     ) -> Result<Vec<Push>, Failure> {
         let groups = divided(self.inflated_families(body)?, &asked.group_by)?;
+        let at = now();
         let mut pushes = Vec::with_capacity(groups.len());
         for (key, families) in groups {
             let rule = rules.of(&key);

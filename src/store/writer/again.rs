@@ -53,7 +53,7 @@ impl State {
                 continue;
             }
             match exposed {
-                Exposed::Yes(series) if self.index.may_be_exposed(&family.name, family.kind) => {
+                Exposed::Yes(series) if self.index.fits_beside_own(family, &group.key) => {
                     group.families.push(self.put_in(slot, &group, family, series, *pushed_at));
                 }
                 Exposed::Yes(_) | Exposed::No => {

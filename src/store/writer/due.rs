@@ -15,11 +15,22 @@ impl State {
         self.deadlines.next()
     }
 
-    /// Lets happen what has fallen due, in up to so many groups, and returns what did.
-    pub(in crate::store) fn let_fall_due(&mut self, now: SteadyNanos, groups_max: usize) -> Vec<Change> {
-        let mut happened = Vec::new();
+    /// Lets happen what has fallen due, in up to so many groups, fewer if they have more series than that; and returns what
+    /// did.
+    pub(in crate::store) fn let_fall_due(
+        &mut self,
+        now: SteadyNanos,
+        groups_max: usize,
+        series_max: usize,
+    ) -> Vec<Change> {
+        let (mut happened, mut series) = (Vec::new(), 0);
         for _ in 0..groups_max {
+            if series >= series_max {
+                break;
+            }
             let Some(slot) = self.deadlines.take(now) else { break };
+            let group = self.snapshot.groups.get(slot as usize).and_then(Option::as_ref);
+            series += group.map_or(0, |group| group.series());
             while let Some((at, due)) = self.promises(slot).and_then(|promises| promises.next(self.retention))
             {
                 if at > now {
@@ -64,7 +75,7 @@ impl State {
         self.snapshot.groups.set(slot as usize, Some(Arc::new(group)));
         self.snapshot.turn(slot, before, after);
         self.drop_empty(old.values());
-        self.let_out(self.quarantine.touched_by(old.keys().map(|name| &**name)));
+        self.let_out(self.touched_by(old.keys().map(|name| &**name)));
     }
 
     /// Sees to it that something falls due for a group when it does.
@@ -135,7 +146,7 @@ mod tests {
 
     /// Lets the clock be at a second, and returns how many things happened.
     fn pass(state: &mut State, second: i64) -> usize {
-        state.let_fall_due(at(second).steady, usize::MAX).len()
+        state.let_fall_due(at(second).steady, usize::MAX, usize::MAX).len()
     }
 
     #[test]
@@ -246,9 +257,16 @@ mod tests {
             push(&mut state, &job.to_string(), "", 1, None, Some(5));
         }
         let now = at(6).steady;
-        assert_eq!(state.let_fall_due(now, 4).len(), 4);
+        assert_eq!(state.let_fall_due(now, 4, 100).len(), 4);
         assert!(state.next_due().is_some_and(|next| next <= now));
-        assert_eq!(state.let_fall_due(now, 100).len(), 6);
+        assert_eq!(state.let_fall_due(now, 100, 100).len(), 6);
         assert_eq!(state.next_due(), None);
+        for job in 0..4 {
+            push(&mut state, &job.to_string(), "m{l=\"1\"} 1\nm{l=\"2\"} 1\n", 10, Some(5), None);
+        }
+        let parts: Vec<_> =
+            std::iter::repeat_with(|| state.let_fall_due(at(20).steady, 100, 3).len()).take(3).collect();
+        // Two things each: what was expected before is expected still.
+        assert_eq!(parts, [4, 4, 0], "of large groups there are fewer in a part");
     }
 }

@@ -40,7 +40,10 @@ impl State {
     /// Why it cannot be made.
     pub(super) fn patch(&mut self, push: &mut Push, judged: &Judged) -> Result<Option<Judged>, Inconsistent> {
         match judged {
-            Err(fault) if !self.rules.quarantine => return Err(fault.clone()),
+            // Kept aside, it would take along what the group has of its families.
+            Err(fault) if !self.rules.quarantine || *fault != Inconsistent::Timestamps => {
+                return Err(fault.clone());
+            }
             Ok(_) if self.add_metrics(push) => return Ok(None),
             _ => {}
         }

@@ -34,7 +34,9 @@ impl State {
         };
         match verdict {
             Ok(series) => {
-                self.take_out_groups(pushes);
+                if series.is_some() {
+                    self.take_out_groups(pushes);
+                }
                 let series_of = |at: usize| series.as_ref().map_or(&[][..], |series| &series[at]);
                 let mut pushes = pushes.iter_mut().enumerate();
                 pushes.try_for_each(|(at, push)| self.apply(push, series_of(at)))
@@ -53,10 +55,30 @@ impl State {
             pushes.iter().for_each(|(push, _)| self.fail(&push.key, push.at.unix));
             return Ok(());
         }
-        let keys = pushes.iter().map(|(push, _)| push);
-        let slots: Vec<_> = keys.filter_map(|push| self.slots.get(&push.key).copied()).collect();
-        self.take_out_slots(&slots);
+        if !self.rules.quarantine {
+            let keys = pushes.iter().map(|(push, _)| push);
+            let slots: Vec<_> = keys.filter_map(|push| self.slots.get(&push.key).copied()).collect();
+            self.take_out_slots(&slots);
+        }
         pushes.iter_mut().try_for_each(|(push, judged)| self.push_again(push, Some(judged)))
+    }
+
+    /// Makes pushes together that bring new values for series that their groups have already, and nothing else. Returns
+    /// whether they were such pushes; their values are gone then.
+    pub(in crate::store) fn update_together(&mut self, pushes: &mut [Push]) -> bool {
+        let mut seen = HashSet::new();
+        let is_update = |push: &Push| {
+            let slot = self.slots.get(&push.key);
+            slot.is_some_and(|slot| seen.insert(*slot) && push.is_update_of(self.snapshot.group(*slot)))
+        };
+        if !pushes.iter().all(is_update) {
+            return false;
+        }
+        for push in pushes {
+            let is_made = self.update(push);
+            debug_assert!(is_made, "it was seen to be one");
+        }
+        true
     }
 
     fn take_out_groups(&mut self, pushes: &[Push]) {
@@ -64,7 +86,8 @@ impl State {
         self.take_out_slots(&slots);
     }
 
-    /// Takes the families out of groups, so that what replaces them in one does not meet the old ones in another.
+    /// Takes the families out of groups, so that what replaces them in one does not meet the old ones in another. Where what
+    /// does is kept aside, that is not needed, and who is exposed would lose his place.
     fn take_out_slots(&mut self, slots: &[Slot]) {
         let mut taken = Vec::new();
         for slot in slots {
@@ -81,7 +104,7 @@ impl State {
             }
         }
         let names = taken.iter().flat_map(|families| families.keys()).map(|name| &**name);
-        self.let_out(self.quarantine.touched_by(names));
+        self.let_out(self.touched_by(names));
     }
 
     /// Judges whether there can be the groups that are pushed to: not too many, and none that is another one's twin.

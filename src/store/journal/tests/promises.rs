@@ -75,7 +75,7 @@ fn a_restart_refuses_nothing_that_was_not() {
 }
 
 /// Pushes until there is one more.
-fn make_snapshot(store: &Store, path: &Path) {
+pub(super) fn make_snapshot(store: &Store, path: &Path) {
     let newest = || {
         let names = fs::read_dir(path).expect("there").flatten().map(|entry| entry.file_name());
         names.filter(|name| name.to_string_lossy().starts_with("snapshot-")).max()
