@@ -79,7 +79,9 @@ pub struct Control {
     pub lock: Option<LockName>,
     /// How long the lock is waited for.
     pub lock_wait: Duration,
-    /// How long the start is delayed: a part of `--jitter` that host and job settle.
+    /// How long the start may be delayed, on whatever host.
+    pub jitter: Duration,
+    /// How long it is on this one: a part of the jitter that host and job settle.
     pub start_delay: Duration,
     /// What becomes of the command's output.
     pub output: OutputMode,
@@ -291,6 +293,7 @@ fn control(reader: &mut Reader<'_>, surroundings: &dyn Surroundings, key: &Group
             .unwrap_or_else(|| SuccessCodes(vec![0..=0])),
         lock: reader.any("lock", values::lock),
         lock_wait: reader.one("lock-wait", values::duration).unwrap_or_default(),
+        jitter,
         start_delay: if jitter.is_zero() { jitter } else { start_delay(jitter, surroundings, key) },
         output: reader.one("output", values::output_mode).unwrap_or(OutputMode::Inherit),
         subreaper: reader.flag("subreaper"),

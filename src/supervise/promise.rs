@@ -27,7 +27,8 @@ impl Terms {
     pub fn of(config: &RunConfig) -> Self {
         let (delivery, control) = (&config.delivery, &config.control);
         let lock_wait = control.lock.as_ref().map_or(Duration::ZERO, |_| control.lock_wait);
-        let grace = config.timetable.grace.saturating_add(control.start_delay).saturating_add(lock_wait);
+        // Not only this host's part of the jitter: the next run may be on another one.
+        let grace = config.timetable.grace.saturating_add(control.jitter).saturating_add(lock_wait);
         Self { push_interval: delivery.push_interval, grace, ttl: delivery.ttl }
     }
 }

@@ -15,6 +15,9 @@ use crate::config::Timetable;
 /// A run that starts a little early, because the clock was set back by that much, is the run of the coming minute.
 const EARLY_MAX: TimeDelta = TimeDelta::seconds(1);
 
+/// A zone may be put to the other side of the date line.
+const SKIPPED_MINUTES_MAX: i64 = 24 * 60;
+
 /// Why nobody can tell when the next run is due.
 #[derive(Debug, thiserror::Error)]
 pub enum ScheduleError {
@@ -47,13 +50,13 @@ pub fn next_run(
     now: DateTime<Utc>,
 ) -> Result<Option<DateTime<Utc>>, ScheduleError> {
     if let Some(schedule) = &timetable.schedule {
-        let cron = parse(schedule)?;
+        let schedule_in = Schedule { cron: parse(schedule)?, is_by_the_clock: is_by_the_clock(schedule) };
         let after = now.max(start + EARLY_MAX);
         let next = match &timetable.timezone {
-            None => next_in(&cron, &after.with_timezone(&SystemZone)),
+            None => schedule_in.next(&after.with_timezone(&SystemZone)),
             Some(name) => {
                 let zone = Tz::from_str(name).map_err(|_| ScheduleError::Timezone(name.clone()))?;
-                next_in(&cron, &after.with_timezone(&zone))
+                schedule_in.next(&after.with_timezone(&zone))
             }
         };
         return next.map(Some).map_err(|_| ScheduleError::Never(schedule.clone()));
@@ -94,11 +97,45 @@ fn parse(schedule: &str) -> Result<Cron, ScheduleError> {
     })
 }
 
-fn next_in<Z: chrono::TimeZone>(cron: &Cron, after: &DateTime<Z>) -> Result<DateTime<Utc>, CronError>
-where
-    DateTime<Z>: croner::CronDateTime,
-{
-    cron.find_next_occurrence(after, false).map(|next| next.to_utc())
+/// Whether what a clock on the wall shows counts, and not how much time has passed: neither minutes nor hours begin with a
+/// star (cron(8) of Debian on daylight saving time).
+fn is_by_the_clock(schedule: &str) -> bool {
+    let mut fields = schedule.split_whitespace();
+    fields.next().is_some_and(|minute| !minute.starts_with('*') && minute != "@hourly")
+        && !fields.next().is_some_and(|hour| hour.starts_with('*'))
+}
+
+struct Schedule {
+    cron: Cron,
+    is_by_the_clock: bool,
+}
+
+impl Schedule {
+    /// The first time after a moment.
+    fn next<Z: TimeZone>(&self, after: &DateTime<Z>) -> Result<DateTime<Utc>, CronError>
+    where
+        DateTime<Z>: croner::CronDateTime,
+    {
+        if !self.is_by_the_clock {
+            return self.cron.find_next_occurrence(after, false).map(|next| next.to_utc());
+        }
+        let mut shown = after.naive_local();
+        loop {
+            shown = self.cron.find_next_occurrence(&shown.and_utc(), false)?.naive_utc();
+            let at = first_shown(&after.timezone(), shown).ok_or(CronError::TimeSearchLimitExceeded)?;
+            // What the clock shows twice has been then, if that was before.
+            if at > *after {
+                return Ok(at);
+            }
+        }
+    }
+}
+
+/// When a clock first shows a time; where it is put forward over that, when it is.
+fn first_shown<Z: TimeZone>(zone: &Z, shown: NaiveDateTime) -> Option<DateTime<Utc>> {
+    let later = (0..=SKIPPED_MINUTES_MAX).map(TimeDelta::minutes);
+    let mut later = later.filter_map(|minutes| shown.checked_add_signed(minutes));
+    later.find_map(|shown| zone.from_local_datetime(&shown).earliest()).map(|at| at.to_utc())
 }
 
 /// The system's time zone. When the clock goes back, [`Local`] names the later of two times first, and the moment at which
@@ -203,7 +240,18 @@ mod tests {
         // On 25 October 2026 three o'clock is two o'clock again: once is enough.
         assert_eq!(berlin("30 2 * * *", "2026-10-24T12:00:00Z"), "2026-10-25T00:30:00Z");
         assert_eq!(berlin("30 2 * * *", "2026-10-25T00:30:00Z"), "2026-10-26T01:30:00Z");
+        // So it is with lists and ranges.
+        assert_eq!(berlin("0,30 2 * * *", "2027-03-28T00:59:00Z"), "2027-03-28T01:00:00Z");
+        assert_eq!(berlin("0,30 2 * * *", "2027-03-28T01:00:00Z"), "2027-03-29T00:00:00Z");
+        assert_eq!(berlin("0,30 2 * * *", "2026-10-25T00:00:00Z"), "2026-10-25T00:30:00Z");
+        assert_eq!(berlin("0,30 2 * * *", "2026-10-25T00:30:00Z"), "2026-10-26T01:00:00Z");
+        assert_eq!(berlin("0 2,3 * * *", "2026-10-25T00:00:00Z"), "2026-10-25T02:00:00Z");
+        assert_eq!(berlin("0 1-5 * * *", "2026-10-25T00:00:00Z"), "2026-10-25T02:00:00Z");
+        assert_eq!(berlin("45 2 * * *", "2026-10-25T01:15:00Z"), "2026-10-26T01:45:00Z");
         // What runs all the time does so then, too.
+        assert_eq!(berlin("0 * * * *", "2026-10-25T00:00:00Z"), "2026-10-25T01:00:00Z");
+        assert_eq!(berlin("@hourly", "2026-10-25T00:00:00Z"), "2026-10-25T01:00:00Z");
+        assert_eq!(berlin("0 */2 * * *", "2026-10-25T00:00:00Z"), "2026-10-25T01:00:00Z");
         assert_eq!(berlin("*/30 * * * *", "2026-10-25T00:30:00Z"), "2026-10-25T01:00:00Z");
         assert_eq!(berlin("*/30 * * * *", "2027-03-28T00:45:00Z"), "2027-03-28T01:00:00Z");
     }
