@@ -1,6 +1,6 @@
 //! What waits in the spool, delivered.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::HashMap;
 use std::io;
 use std::sync::Arc;
 use std::time::Duration;
@@ -15,6 +15,9 @@ use crate::grouping::GroupingKey;
 
 /// How long one push may take.
 const PUSH_MAX: Duration = Duration::from_secs(10);
+
+/// A server that does not take so many pushes in a row is not asked again.
+const FAILURES_MAX: u32 = 3;
 
 /// What became of the entries.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -36,7 +39,7 @@ pub(super) struct Others {
     pub own: GroupingKey,
 }
 
-/// Delivers what waits, the oldest first. A server that does not answer is not asked again. `None` if another process is at
+/// Delivers what waits, the oldest first. A server that does not answer, or takes nothing, is not asked again. `None` if another process is at
 /// it.
 ///
 /// # Errors
@@ -59,7 +62,7 @@ pub(super) async fn flush_some(spool: Arc<Spool>, others: Option<Others>) -> io:
     let mut flush = Flush {
         spool,
         clients: HashMap::new(),
-        dead: HashSet::new(),
+        failures: HashMap::new(),
         flushed: Flushed::default(),
         tells: others.is_none(),
     };
@@ -77,8 +80,8 @@ pub(super) async fn flush_some(spool: Arc<Spool>, others: Option<Others>) -> io:
 struct Flush {
     spool: Arc<Spool>,
     clients: HashMap<(String, Access), PushClient>,
-    /// Servers that did not answer.
-    dead: HashSet<String>,
+    /// How many pushes in a row each server did not take, and may take later.
+    failures: HashMap<String, u32>,
     flushed: Flushed,
     /// Whether what cannot be delivered is told.
     tells: bool,
@@ -87,7 +90,7 @@ struct Flush {
 impl Flush {
     async fn deliver(&mut self, entry: Entry) -> io::Result<()> {
         let server = entry.target.to_url();
-        if self.dead.contains(&server) {
+        if self.failures.get(&server).is_some_and(|failures| *failures >= FAILURES_MAX) {
             self.flushed.left += 1;
             return Ok(());
         }
@@ -95,6 +98,7 @@ impl Flush {
         match self.push(&entry).await {
             Ok(()) => {
                 info!(job, url = %entry.target, "pushed from the spool");
+                self.failures.remove(&server);
                 self.flushed.delivered += 1;
                 self.remove(entry).await
             }
@@ -105,9 +109,12 @@ impl Flush {
                     info!(job, url = %entry.target, %error, "what waits in the spool could not be pushed");
                 }
                 self.flushed.left += 1;
-                // Another answer is about this push, or who we said that we are.
-                if error.is_retryable() {
-                    self.dead.insert(server);
+                // One that answers may have something against this push only, or against who we said that we are.
+                let failures = self.failures.entry(server).or_default();
+                match &error {
+                    PushError::NoAnswer(_) => *failures = FAILURES_MAX,
+                    error if error.is_retryable() => *failures += 1,
+                    _ => {}
                 }
                 Ok(())
             }

@@ -149,9 +149,17 @@ impl Lane {
             };
             let entry = self.entry(report);
             let promise = report.promise.with_runs_of(&own.promise);
-            client.post(&self.sinks.key, &promise, own.merged_with(&entry).body).await?;
-            self.take_out(entry).await;
-            Ok(())
+            match client.post(&self.sinks.key, &promise, own.merged_with(&entry).body).await {
+                Ok(()) => {
+                    self.take_out(entry).await;
+                    Ok(())
+                }
+                // What waits may be what is wrong; it is left to the end.
+                Err(error) if error.is_bad_request() => {
+                    self.push_once(client, report, &report.promise, false).await
+                }
+                Err(error) => Err(error),
+            }
         };
         tokio::select! {
             result = tokio::time::timeout(PROGRESS_MAX, push) => match result {

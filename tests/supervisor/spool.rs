@@ -9,9 +9,11 @@ use std::time::{Duration, Instant};
 use nix::sys::signal::Signal;
 
 use super::silent;
+use crate::harness::http::put;
 use crate::harness::peers::free_port;
 use crate::harness::{
-    JOBMON, Job, Output, Process, gateway_at, gateway_with, job, sample, temporary_directory, wait_for,
+    JOBMON, Job, Output, Process, gateway_at, gateway_at_with, gateway_with, job, sample,
+    temporary_directory, wait_for,
 };
 
 /// A run with a spool.
@@ -93,6 +95,55 @@ fn what_waits_of_the_same_job_goes_with_its_next_push_and_never_after_it() {
     assert!(value("jobmon_last_success_timestamp_seconds").is_some());
     assert_eq!(entries(&spool).len(), 0);
     assert_eq!(tool(&spool, &["flush"]).stdout, "0 delivered, 0 left, 0 refused\n");
+}
+
+/// What waits may be what a gateway finds fault with; the run that goes on is told of all the same.
+#[test]
+fn what_waits_and_is_refused_hides_no_run_that_goes_on() {
+    let directory = temporary_directory();
+    let spool = directory.path().join("spool");
+    let address = format!("127.0.0.1:{}", free_port());
+    let url = format!("http://{address}");
+    let of_x = |arguments: &[&str], script: &str| {
+        let start =
+            ["--push-url", &url, "--push-deadline", "300ms", "--job", "x", "--push-interval", "100ms"];
+        spooling(&spool, &[&start[..], arguments, &["--", "sh", "-c", script]].concat())
+    };
+    let output = of_x(&[], "printf '# TYPE m gauge\nm 1\n' > $JOBMON_METRICS").run();
+    assert_eq!((output.code, entries(&spool).len()), (0, 1), "{output:?}");
+    let gateway = gateway_at(&address);
+    assert_eq!(put(&format!("{url}/metrics/job/y"), b"# TYPE m counter\nm 1\n").status, 200);
+    let mut run = of_x(&[], "while ! test -e $0; do sleep 0.05; done");
+    let note = directory.path().join("end");
+    run = run.arguments(&[note.to_str().expect("a plain path")]);
+    let mut run = run.start();
+    wait_for("the run that goes on", || {
+        (gateway.sample("jobmon_running{instance=\"\",job=\"x\"}") == Some(1.0)).then_some(())
+    });
+    assert_eq!(gateway.sample("push_up{instance=\"\",job=\"x\"}"), Some(1.0));
+    fs::write(&note, "").expect("writable");
+    run.end();
+    assert_eq!(gateway.sample("jobmon_success{instance=\"\",job=\"x\"}"), Some(1.0));
+    assert_eq!(entries(&spool).len(), 0);
+}
+
+/// A gateway that has no room for one group has room for others.
+#[test]
+fn a_push_that_has_to_wait_keeps_no_others_waiting() {
+    let directory = temporary_directory();
+    let spool = directory.path().join("spool");
+    let address = format!("127.0.0.1:{}", free_port());
+    let url = format!("http://{address}");
+    for name in ["new", "known"] {
+        let arguments = ["--push-url", &url, "--push-deadline", "0", "--job", name, "--", "true"];
+        assert_eq!(spooling(&spool, &arguments).run().code, 0);
+    }
+    let gateway = gateway_at_with(&address, &["--limit.groups=1"]);
+    assert_eq!(put(&format!("{url}/metrics/job/known"), b"m 1\n").status, 200);
+    let output = tool(&spool, &["flush"]);
+    assert_eq!((output.code, output.stdout.as_str()), (1, "1 delivered, 1 left, 0 refused\n"), "{output:?}");
+    assert!(output.stderr.contains("--limit.groups"), "{output:?}");
+    assert_eq!(gateway.sample("jobmon_success{instance=\"\",job=\"known\"}"), Some(1.0));
 }
 
 #[test]
