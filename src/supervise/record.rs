@@ -1,7 +1,7 @@
 //! What a run leaves on disk while it goes on, so that the next one knows if it was killed.
 //!
 //! The record of a run is a file in the spool's directory that the run holds locked (flock(2)); it goes when the run ends. A
-//! record that nobody holds is that of a run whose end nobody saw. It is not synced: a machine that loses its power in the
+//! record that nobody holds is that of a run whose end nobody saw; it stays until a run has ended that told of it. It is not synced: a machine that loses its power in the
 //! first seconds of a run loses the record too.
 
 use std::fs::{self, DirBuilder, File, TryLockError};
@@ -59,6 +59,31 @@ impl Record {
     }
 }
 
+/// The records that are to go when a run has ended, and its last report has been seen off: its own, and that of a run that was
+/// lost. If this run is lost, too, the next one has both.
+#[derive(Debug, Default)]
+pub struct Records {
+    /// The run's own.
+    pub own: Option<Record>,
+    /// That of the last run whose end nobody saw.
+    pub lost: Option<PathBuf>,
+}
+
+impl Records {
+    /// Whether there are any.
+    pub fn are_there(&self) -> bool {
+        self.own.is_some() || self.lost.is_some()
+    }
+
+    /// Takes them away.
+    pub fn end(self) {
+        if let Some(lost) = self.lost {
+            let _ = fs::remove_file(lost);
+        }
+        self.own.into_iter().for_each(Record::end);
+    }
+}
+
 /// What the records of a group tell of its other runs.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct OtherRuns {
@@ -68,10 +93,11 @@ pub struct OtherRuns {
     pub goes_on: bool,
 }
 
-/// Looks for other runs of a group. The record of one whose end nobody saw goes, unless its command runs still.
-pub fn other_runs(dir: &Path, key: &GroupingKey) -> OtherRuns {
+/// Looks for other runs of a group. Of those whose end nobody saw, and whose commands have ended, the record of the last one is
+/// returned, too, and the others go.
+pub fn other_runs(dir: &Path, key: &GroupingKey) -> (OtherRuns, Option<PathBuf>) {
     let prefix = prefix(key);
-    let mut others = OtherRuns::default();
+    let (mut others, mut last) = (OtherRuns::default(), None::<(DateTime<Utc>, PathBuf)>);
     for entry in fs::read_dir(dir).into_iter().flatten().flatten() {
         let name = entry.file_name();
         let is_record = name.to_str().is_some_and(|name| name.starts_with(&prefix) && name.ends_with(SUFFIX));
@@ -81,14 +107,19 @@ pub fn other_runs(dir: &Path, key: &GroupingKey) -> OtherRuns {
                 if noted.command.is_some_and(|command| command.is_alive()) {
                     others.goes_on = true;
                 } else {
-                    let _ = fs::remove_file(entry.path());
+                    let (older, newer) = match last.take() {
+                        Some(known) if known.0 > noted.start => (Some(entry.path()), known),
+                        known => (known.map(|(_, path)| path), (noted.start, entry.path())),
+                    };
+                    older.into_iter().for_each(|path| drop(fs::remove_file(path)));
+                    last = Some(newer);
                 }
                 others.lost = others.lost.max(Some(noted.start));
             }
             None => {}
         }
     }
-    others
+    (others, last.map(|(_, path)| path))
 }
 
 /// A record of ours that was found.
@@ -127,7 +158,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_run_that_was_not_ended_is_found_once() {
+    fn a_run_that_was_not_ended_is_found_until_that_was_told() {
         let dir = tempfile::tempdir().expect("a directory");
         let state = dir.path().join("state");
         let key = |job| GroupingKey::new(job, [("", ""); 0]);
@@ -135,7 +166,7 @@ mod tests {
         let noted = Noted { start, command: None };
         let write = |job, run| Record::write(&state, &key(job), run, &noted).expect("written");
         let others = |job| {
-            let OtherRuns { lost, goes_on } = other_runs(&state, &key(job));
+            let (OtherRuns { lost, goes_on }, _) = other_runs(&state, &key(job));
             (lost, goes_on)
         };
         assert_eq!(others("x"), (None, false));
@@ -146,6 +177,13 @@ mod tests {
         drop(running);
         assert_eq!(others("y"), (None, false), "that is another job's");
         assert_eq!(others("x"), (Some(start), false));
+        assert_eq!(others("x"), (Some(start), false), "whoever found it may have been lost, too");
+        let later = Noted { start: start + chrono::TimeDelta::seconds(1), command: None };
+        drop(Record::write(&state, &key("x"), "0", &later).expect("written"));
+        let (runs, lost) = other_runs(&state, &key("x"));
+        assert_eq!((runs.lost, lost.is_some()), (Some(later.start), true));
+        assert_eq!(fs::read_dir(&state).expect("there").count(), 1, "the last one is enough");
+        Records { own: None, lost }.end();
         assert_eq!(others("x"), (None, false), "it has been told");
 
         let command = ProcessId::of(nix::unistd::getpid());
