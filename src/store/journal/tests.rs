@@ -12,8 +12,8 @@ use crate::exposition::{Compression, Format, MetricType, Validation, text};
 use crate::grouping::GroupingKey;
 use crate::store::expose::expose;
 use crate::store::{
-    Due, OwnNames, Push, PushMode, Rules, Run, Settings, SteadyNanos, Store, StoreError, StoredFamily,
-    UnixNanos, Wish, Wishes,
+    Due, Push, PushMode, Rules, Run, Settings, SteadyNanos, Store, StoreError, StoredFamily, UnixNanos, Wish,
+    Wishes,
 };
 
 fn settings() -> Settings {
@@ -363,27 +363,6 @@ fn a_snapshot_does_not_contradict_what_the_gateway_exposes_now() {
     drop(store);
     let store = open(directory.path(), Damage::Refused).expect("it is whole");
     assert_eq!((sorted(&exposed(&store)), store.snapshot().aside), (sorted(&exposed_before), 0));
-}
-
-/// The name of the liveness metric may be another one after a restart, and that of a sample of some family.
-#[test]
-fn a_snapshot_does_not_collide_with_what_the_gateway_exposes_now() {
-    for is_snapshot in [false, true] {
-        let directory = tempfile::tempdir().expect("a directory");
-        let store = open(directory.path(), Damage::Refused).expect("it is new");
-        let mut summary = raw(PushMode::ReplaceGroup, "a", "# TYPE s summary\ns_count 3\n", 1);
-        summary.wishes.expect = Wish::expect(Some(Duration::from_secs(1000)), None);
-        make(&store, Change::Push(summary));
-        if is_snapshot {
-            promises::make_snapshot(&store, directory.path());
-        }
-        drop(store);
-        let named = Settings { names: OwnNames::new("s_count"), ..settings() };
-        let store = Store::open(named, &storage(directory.path()), NOW).expect("it is whole");
-        let text = exposed(&store);
-        let samples: Vec<_> = text.lines().filter(|line| line.starts_with("s_count{")).collect();
-        assert_eq!((samples.len(), store.snapshot().aside), (1, 1), "{text}");
-    }
 }
 
 /// A journal of some megabytes, whose records were brought to disk sixteen at a time, and where each of them begins.

@@ -6,6 +6,7 @@ use proptest::prelude::*;
 
 use super::*;
 use crate::store::GroupState;
+use crate::store::OwnNames;
 
 /// In every state, from the journal and from a snapshot, with the clock going on or set back.
 #[test]
@@ -75,7 +76,7 @@ fn a_restart_refuses_nothing_that_was_not() {
 }
 
 /// Pushes until there is one more.
-pub(super) fn make_snapshot(store: &Store, path: &Path) {
+fn make_snapshot(store: &Store, path: &Path) {
     let newest = || {
         let names = fs::read_dir(path).expect("there").flatten().map(|entry| entry.file_name());
         names.filter(|name| name.to_string_lossy().starts_with("snapshot-")).max()
@@ -88,6 +89,27 @@ pub(super) fn make_snapshot(store: &Store, path: &Path) {
         make(store, push(PushMode::ReplaceGroup, "other", "other 1\n", number));
     }
     panic!("there is no snapshot");
+}
+
+/// The name of the liveness metric may be another one after a restart, and that of a sample of some family.
+#[test]
+fn a_snapshot_does_not_collide_with_what_the_gateway_exposes_now() {
+    for is_snapshot in [false, true] {
+        let directory = tempfile::tempdir().expect("a directory");
+        let store = open(directory.path(), Damage::Refused).expect("it is new");
+        let mut summary = raw(PushMode::ReplaceGroup, "a", "# TYPE s summary\ns_count 3\n", 1);
+        summary.wishes.expect = Wish::expect(Some(Duration::from_secs(1000)), None);
+        make(&store, Change::Push(summary));
+        if is_snapshot {
+            make_snapshot(&store, directory.path());
+        }
+        drop(store);
+        let named = Settings { names: OwnNames::new("s_count"), ..settings() };
+        let store = Store::open(named, &storage(directory.path()), NOW).expect("it is whole");
+        let text = exposed(&store);
+        let samples: Vec<_> = text.lines().filter(|line| line.starts_with("s_count{")).collect();
+        assert_eq!((samples.len(), store.snapshot().aside), (1, 1), "{text}");
+    }
 }
 
 /// Something that happens to one of a few groups.
