@@ -113,6 +113,11 @@ impl Promise {
         pairs.extend(self.ttl.map(|ttl| ("ttl", duration(ttl))));
         if let Some(run) = &self.run {
             pairs.extend([("run_id", id(run)), ("run_outcome", run.outcome.name().to_owned())]);
+            // By one clock, whatever that of the server shows. One that has just ended has no age.
+            let age = micros(now_micros.saturating_sub(run.end_micros));
+            if age >= MICROS && run.outcome != RunOutcome::Skipped {
+                pairs.push(("run_age", seconds(age)));
+            }
         }
         pairs.extend(self.earlier.iter().map(|run| {
             let (end, took) = (seconds(micros(run.end_micros)), seconds(run.duration_micros));
@@ -200,9 +205,19 @@ mod tests {
             (ttl(Duration::ZERO), Some("ttl=0")),
             (ttl(Duration::from_hours(36)), Some("ttl=129600s")),
             (ttl(Duration::from_nanos(1)), Some("ttl=1ms")),
-            (Promise { run: Some(run("0a", 1)), ..promise.clone() }, Some("run_id=0a&run_outcome=failure")),
+            (Promise { run: Some(run("0a", NOW)), ..promise.clone() }, Some("run_id=0a&run_outcome=failure")),
             (
-                Promise { run: Some(run("a&b=c,d", 1)), ..promise.clone() },
+                // It has waited in the spool.
+                Promise { run: Some(run("0a", NOW - 3600 * second - 1)), ..promise.clone() },
+                Some("run_id=0a&run_outcome=failure&run_age=3600.000001"),
+            ),
+            // The clock was set back since.
+            (
+                Promise { run: Some(run("0a", NOW + 3600 * second)), ..promise.clone() },
+                Some("run_id=0a&run_outcome=failure"),
+            ),
+            (
+                Promise { run: Some(run("a&b=c,d", NOW - 1)), ..promise.clone() },
                 Some("run_id=a%26b%3Dc%2Cd&run_outcome=failure"),
             ),
             (
@@ -235,7 +250,7 @@ mod tests {
         let promise = Promise {
             expect: Expect::Withdrawn,
             ttl: Some(Duration::from_secs(7)),
-            run: Some(run("0a", 1)),
+            run: Some(run("0a", NOW)),
             earlier: vec![run("0b", 0)],
         };
         let own = "expect=0&ttl=7s&run_id=0a&run_outcome=failure&earlier_run=0b,0,1.5,3,failure";

@@ -25,6 +25,8 @@ pub(super) struct Asked {
     expect: Option<Duration>,
     /// The id of the run that it tells of.
     pub(super) run_id: Option<RunId>,
+    /// How long ago it ended, by the clock of whoever pushes; nothing where it has just ended.
+    pub(super) run_age: Duration,
     /// How that run ended, where its metrics do not tell.
     pub(super) run_outcome: Option<RunOutcome>,
     /// Runs whose own pushes have never arrived.
@@ -47,7 +49,8 @@ impl Asked {
                 value: value.chars().take(80).collect(),
                 problem: problem.to_owned(),
             };
-            let is_known = ["ttl", "expect", "run_id", "run_outcome", "group_by"].contains(&&*name);
+            let is_known =
+                ["ttl", "expect", "run_id", "run_age", "run_outcome", "group_by"].contains(&&*name);
             if is_known && seen.contains(&name) {
                 return Err(bad("it is given twice"));
             }
@@ -58,6 +61,7 @@ impl Asked {
                     let id = RunId::parse(&value).ok_or_else(|| bad("write up to 32 hexadecimal digits"))?;
                     asked.run_id = Some(id);
                 }
+                "run_age" => asked.run_age = duration(&value).map_err(|problem| bad(&problem))?,
                 "run_outcome" => {
                     let outcome = RunOutcome::named(&value);
                     let names = || RunOutcome::ALL.map(RunOutcome::name).join(", ");
@@ -271,6 +275,7 @@ mod tests {
             ("expect=NaN", "the parameter expect=\"NaN\": write a duration"),
             ("ttl=1&ttl=1", "the parameter ttl=\"1\": it is given twice"),
             ("run_id=x", "the parameter run_id=\"x\": write up to 32 hexadecimal digits"),
+            ("run_age=old", "the parameter run_age=\"old\": write a duration"),
             ("run_outcome=bad", "the parameter run_outcome=\"bad\": write one of failure, oom, signal"),
             ("earlier_run=1,2", "the parameter earlier_run=\"1,2\": write ID,END,DURATION,EXIT,OUTCOME"),
             ("group_by=", "the parameter group_by=\"\": write names of labels"),

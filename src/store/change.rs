@@ -5,8 +5,8 @@ use std::sync::Arc;
 
 use super::group::{Group, StoredFamily, UnixNanos};
 use super::own::OwnNames;
-use super::promises::{Due, Moment, Wishes};
-use super::runs::Run;
+use super::promises::{Ask, Due, Moment, Wishes};
+use super::runs::{Run, Runs};
 use super::writer::Judged;
 use crate::exposition::check::{self, Inconsistent};
 use crate::exposition::series::{self, SeriesHash};
@@ -55,6 +55,8 @@ pub struct Push {
     pub wishes: Wishes,
     /// The runs that it tells of.
     pub runs: Vec<Run>,
+    /// When the run ended whose result it is, if it is one, by the clock that `at` is of.
+    pub run_ended_at: Option<UnixNanos>,
 }
 
 /// What a push does with what its group has already.
@@ -80,7 +82,30 @@ impl Push {
             // It has nothing to say about a family without metrics.
             families.retain(|family| !family.metrics.is_empty());
         }
-        Self { key, families, mode, at: at.into(), wishes: Wishes::default(), runs: Vec::new() }
+        Self {
+            key,
+            families,
+            mode,
+            at: at.into(),
+            wishes: Wishes::default(),
+            runs: Vec::new(),
+            run_ended_at: None,
+        }
+    }
+
+    /// Whether it is the result of a run that ended before the one that its group tells of: it has waited somewhere.
+    pub(super) fn is_late_for(&self, group: &Group) -> bool {
+        let newest = group.runs().and_then(Runs::newest_end);
+        let is_late = |(end, newest)| end < newest && newest <= self.at.unix;
+        self.mode == PushMode::ReplaceFamilies && self.run_ended_at.zip(newest).is_some_and(is_late)
+    }
+
+    /// Leaves of a late push what it tells of runs.
+    pub(super) fn keep_runs_only(&mut self) {
+        self.families.clear();
+        self.wishes.ttl.ask = Ask::Nothing;
+        self.wishes.expect.ask = Ask::Stays;
+        self.run_ended_at = None;
     }
 
     /// Leaves out what only the store itself exposes, and returns how many families that were.

@@ -29,6 +29,11 @@ impl UnixNanos {
         Self(((seconds * 1e6) as i64).saturating_mul(1000))
     }
 
+    /// So much earlier.
+    pub fn before(self, length: Duration) -> Self {
+        Self(self.0.saturating_sub(i64::try_from(length.as_nanos()).unwrap_or(i64::MAX)))
+    }
+
     /// So much later.
     pub(super) fn after(self, length: Duration) -> Self {
         Self(self.0.saturating_add(i64::try_from(length.as_nanos()).unwrap_or(i64::MAX)))
@@ -289,6 +294,7 @@ impl Group {
             for run in &push.runs {
                 runs.add(run);
             }
+            runs.has_ended_at(push.run_ended_at);
         }
     }
 

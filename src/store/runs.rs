@@ -160,6 +160,8 @@ pub struct Runs {
     /// By [`RunOutcome::ALL`].
     counts: [u64; RunOutcome::ALL.len()],
     durations: Durations,
+    /// When the run ended whose result the group tells of, by the clock of the gateway: those of the machines may differ.
+    newest_end: Option<UnixNanos>,
 }
 
 impl Runs {
@@ -169,8 +171,19 @@ impl Runs {
         skips: Vec<RunId>,
         counts: [u64; RunOutcome::ALL.len()],
         durations: Durations,
+        newest_end: Option<UnixNanos>,
     ) -> Self {
-        Self { last: last.into(), skips: skips.into(), counts, durations }
+        Self { last: last.into(), skips: skips.into(), counts, durations, newest_end }
+    }
+
+    /// When the run ended whose result the group tells of, if that is known.
+    pub(super) fn newest_end(&self) -> Option<UnixNanos> {
+        self.newest_end
+    }
+
+    /// The group tells of the result of a run that ended then, if it does.
+    pub(super) fn has_ended_at(&mut self, end: Option<UnixNanos>) {
+        self.newest_end = end.or(self.newest_end);
     }
 
     /// Takes a run in, unless it is known. Returns whether it was not.
@@ -196,6 +209,11 @@ impl Runs {
     /// The last ones, as they became known; none that was skipped.
     pub fn last(&self) -> impl DoubleEndedIterator<Item = &Run> + ExactSizeIterator {
         self.last.range(self.last.len().saturating_sub(RUNS_MAX)..)
+    }
+
+    /// The one of them that ended last.
+    pub fn newest(&self) -> Option<&Run> {
+        self.last().max_by(|a, b| a.end_seconds.total_cmp(&b.end_seconds))
     }
 
     /// All that are told from new ones, as they became known; none that was skipped.

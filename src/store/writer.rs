@@ -123,13 +123,19 @@ impl State {
         }
     }
 
-    /// Makes a push that brings new values for series that its group has already, and nothing else: there is nothing to be
-    /// checked about them. Returns whether it was such a push; its values are gone then.
+    /// Makes a push that brings new values for series that its group has already, and nothing else, or is the result of an
+    /// older run: there is nothing to be checked about them. Returns whether it was such a push; its values are gone then.
     pub(super) fn update(&mut self, push: &mut Push) -> bool {
         if push.mode == PushMode::ReplaceMetrics {
             return self.set_metrics(push);
         }
         let Some(slot) = self.slots.get(&push.key).copied() else { return false };
+        if push.is_late_for(self.snapshot.group(slot)) {
+            push.keep_runs_only();
+            self.change_group(slot, |group| group.take(push));
+            self.arm(slot);
+            return true;
+        }
         if !push.is_update_of(self.snapshot.group(slot)) {
             return false;
         }

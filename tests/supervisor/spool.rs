@@ -127,6 +127,40 @@ fn what_waits_and_is_refused_hides_no_run_that_goes_on() {
     assert_eq!(entries(&spool).len(), 0);
 }
 
+/// What has waited on one machine says nothing about what has run on another one since; it counts.
+#[test]
+fn an_older_result_takes_no_newer_ones_place() {
+    let directory = temporary_directory();
+    let spool = |host: &str| directory.path().join(host);
+    let address = format!("127.0.0.1:{}", free_port());
+    let url = format!("http://{address}");
+    let run = |host: &str, deadline: &str, script: &str| {
+        let start = ["--push-url", &url, "--job", "x", "--every", "1h", "--push-deadline", deadline];
+        spooling(&spool(host), &[&start[..], &["--", "sh", "-c", script]].concat()).run()
+    };
+    assert_eq!(run("a", "0", "exit 3").code, 3);
+    let ended = Instant::now();
+    let gateway = gateway_at(&address);
+    assert_eq!(run("b", "10s", "exit 0"), silent(0));
+    let value = |series: &str| gateway.sample(series);
+    let group = "instance=\"\",job=\"x\"";
+    let seen = || {
+        let names =
+            ["jobmon_success", "jobmon_end_timestamp_seconds", "push_expected_time_seconds", "push_up"];
+        names.map(|name| value(&format!("{name}{{{group}}}")).map(f64::to_bits))
+    };
+    let before = seen();
+    // An age is told from a second on.
+    wait_for("the result to have an age", || (ended.elapsed() > Duration::from_secs(1)).then_some(()));
+    let output = tool(&spool("a"), &["flush"]);
+    assert_eq!((output.code, output.stdout.as_str()), (0, "1 delivered, 0 left, 0 refused\n"), "{output:?}");
+    assert_eq!(seen(), before);
+    assert_eq!(value(&format!("jobmon_success{{{group}}}")), Some(1.0));
+    let runs =
+        |outcome: &str| value(&format!("jobmon_runs_total{{instance=\"\",job=\"x\",outcome=\"{outcome}\"}}"));
+    assert_eq!((runs("success"), runs("failure")), (Some(1.0), Some(1.0)));
+}
+
 /// A gateway that has no room for one group has room for others.
 #[test]
 fn a_push_that_has_to_wait_keeps_no_others_waiting() {

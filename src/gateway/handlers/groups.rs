@@ -81,7 +81,7 @@ impl<'a> Summary<'a> {
             series: group.series(),
             expect: promise(group.expect(), group.expected_at()),
             ttl: promise(group.ttl(), group.expires_at()),
-            last_run: group.runs().and_then(|runs| runs.last().next_back()).map(RunJson::of),
+            last_run: group.runs().and_then(Runs::newest).map(RunJson::of),
         }
     }
 }

@@ -142,7 +142,7 @@ fn group(snapshot: &Snapshot, group: &Group) -> Markup {
                     span .label.(if name == JOB_LABEL || name == INSTANCE_LABEL { "main" } else { "other" }) { (name) "=\"" (value) "\"" }
                 }
                 (state(group))
-                @if let Some(run) = group.runs().and_then(|runs| runs.last().next_back()) { (last_run(run)) }
+                @if let Some(run) = group.runs().and_then(Runs::newest) { (last_run(run)) }
                 span .when { "last pushed: " (if group.has_succeeded() { rfc3339(group.succeeded_at) } else { "never".to_owned() }) }
             }
             button .danger data-group=(group.key.to_base64_path()) { "Delete group" }

@@ -222,6 +222,8 @@ impl Reading {
         if run.as_ref().is_some_and(|run| run.outcome == RunOutcome::Skipped) {
             // The push that was promised comes from a run.
             push.wishes.expect = wishes.expect.of_another();
+        } else if run.is_some() {
+            push.run_ended_at = Some(at.unix.before(asked.run_age));
         }
         push.runs = asked.earlier_runs.into_iter().chain(run).collect();
         Ok(store.make(Change::Push(push))?)

@@ -60,6 +60,8 @@ pub(super) struct PushEntry {
     pub(super) expect: Option<WishEntry>,
     #[prost(message, repeated, tag = "8")]
     pub(super) runs: Vec<RunEntry>,
+    #[prost(sfixed64, optional, tag = "9")]
+    pub(super) run_ended_at: Option<i64>,
 }
 
 /// What a push says about a promise, in nanoseconds.
@@ -158,6 +160,8 @@ pub(super) struct RunsEntry {
     /// Ids of those that were last skipped, 16 bytes each.
     #[prost(bytes = "vec", repeated, tag = "8")]
     pub(super) skips: Vec<Vec<u8>>,
+    #[prost(sfixed64, optional, tag = "9")]
+    pub(super) newest_end: Option<i64>,
 }
 
 #[derive(Clone, PartialEq, prost::Message)]

@@ -119,6 +119,7 @@ fn push_entry(push: &Push) -> PushEntry {
         ttl: wish(push.wishes.ttl),
         expect: wish(push.wishes.expect),
         runs: push.runs.iter().map(run_entry).collect(),
+        run_ended_at: push.run_ended_at.map(|at| at.0),
     }
 }
 
@@ -157,6 +158,7 @@ fn runs_entry(runs: &Runs) -> RunsEntry {
         classic: classic.filter_map(counted).collect(),
         zero: durations.zero,
         native: durations.native.clone(),
+        newest_end: runs.newest_end().map(|at| at.0),
     }
 }
 
@@ -277,6 +279,7 @@ impl Reader {
             at: self.now.at(UnixNanos(entry.at)),
             wishes: Wishes { ttl: wish(entry.ttl), expect: wish(entry.expect) },
             runs: entry.runs.into_iter().map(run).collect::<Option<_>>()?,
+            run_ended_at: entry.run_ended_at.map(UnixNanos),
         };
         let _ = push.leave_out(&self.names);
         if push.mode == PushMode::ReplaceMetrics {
@@ -341,5 +344,6 @@ fn runs(entry: RunsEntry) -> Option<Runs> {
     let skips = entry.skips.into_iter().map(run_id).collect::<Option<_>>()?;
     let count = |outcome: RunOutcome| entry.counts.get(outcome.name()).copied().unwrap_or_default();
     let durations = Durations::restored(entry.sum_seconds, &entry.classic, entry.zero, entry.native)?;
-    Some(Runs::restored(last, skips, RunOutcome::ALL.map(count), durations))
+    let newest_end = entry.newest_end.map(UnixNanos);
+    Some(Runs::restored(last, skips, RunOutcome::ALL.map(count), durations, newest_end))
 }

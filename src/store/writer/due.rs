@@ -106,7 +106,7 @@ mod tests {
     use crate::exposition::{Compression, Format, Validation, text};
     use crate::store::expose::expose;
     use crate::store::promises::{Moment, Wish, Wishes};
-    use crate::store::{GroupState, Push, PushMode, Rules, Settings, UnixNanos};
+    use crate::store::{GroupState, Push, PushMode, Rules, Run, Settings, UnixNanos};
 
     const SECOND: i64 = 1_000_000_000;
 
@@ -219,6 +219,39 @@ mod tests {
             push(&mut state, "x", "m 2\n", second + 12, Some(50), None);
             assert_eq!((pass(&mut state, second + 40), exposed(&state).len()), (0, 3));
         }
+    }
+
+    /// A result that has waited somewhere counts, and says nothing about what came after it, whatever the clocks of machines
+    /// and of the gateway have shown.
+    #[test]
+    fn an_older_result_takes_no_newer_ones_place() {
+        let mut state = state_with(false);
+        let result = |state: &mut State, id: u8, value: u8, second: i64, age: u64, expect: u64| {
+            let families = text::parse(format!("m {value}\n").as_bytes(), Validation::Legacy);
+            let mode = PushMode::ReplaceFamilies;
+            let mut push = Push::new(key("x"), families.expect("a good text"), mode, at(second));
+            push.wishes.expect = Wish::expect(Some(Duration::from_secs(expect)), None);
+            // What the machine's own clock shows means nothing.
+            push.runs = vec![Run::parse(&format!("{id},{id},1,0,success")).expect("a run")];
+            push.run_ended_at = Some(at(second).unix.before(Duration::from_secs(age)));
+            state.make(Change::Push(push)).expect("a good push");
+            let snapshot = state.snapshot();
+            let group = snapshot.get(&key("x")).expect("it is there").clone();
+            let value = exposed(state)
+                .iter()
+                .find_map(|line| line.strip_prefix(r#"m{instance="",job="x"} "#).map(str::to_owned));
+            let runs = group.runs().map(|runs| runs.total());
+            (value.expect("exposed"), group.expected_at().map(|at| at.0 / SECOND), runs.expect("told of"))
+        };
+        assert_eq!(result(&mut state, 9, 1, 100, 0, 50), ("1".to_owned(), Some(150), 1));
+        // It ended at 90 s, on a machine whose clock is ahead.
+        assert_eq!(result(&mut state, 200, 2, 110, 20, 1), ("1".to_owned(), Some(150), 2));
+        assert_eq!(result(&mut state, 200, 2, 111, 21, 1), ("1".to_owned(), Some(150), 2));
+        assert_eq!(result(&mut state, 3, 3, 120, 10, 50), ("3".to_owned(), Some(170), 3));
+        // The gateway's clock was an hour ahead.
+        assert_eq!(result(&mut state, 4, 4, 3700, 0, 50), ("4".to_owned(), Some(3750), 4));
+        assert_eq!(result(&mut state, 5, 5, 130, 0, 50), ("5".to_owned(), Some(180), 5));
+        assert_eq!(result(&mut state, 6, 6, 135, 30, 1), ("5".to_owned(), Some(180), 6));
     }
 
     #[test]

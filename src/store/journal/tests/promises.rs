@@ -161,6 +161,8 @@ fn change_of(step: &Step, now: i64) -> Option<Change> {
                 push.wishes.expect = push.wishes.expect.of_another();
             }
             push.runs = run.iter().filter_map(|id| Run::parse(&format!("{id},5,0.5,0,success"))).collect();
+            // Some have waited for long.
+            push.run_ended_at = run.map(|id| push.at.unix.before(Duration::from_secs(u64::from(id % 3) * 5)));
             Change::Push(push)
         }
         Step::Together { jobs, body } => {
