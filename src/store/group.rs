@@ -30,6 +30,7 @@ impl UnixNanos {
     }
 
     /// So much earlier.
+    #[must_use]
     pub fn before(self, length: Duration) -> Self {
         Self(self.0.saturating_sub(i64::try_from(length.as_nanos()).unwrap_or(i64::MAX)))
     }

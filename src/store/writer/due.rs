@@ -240,7 +240,7 @@ mod tests {
             let value = exposed(state)
                 .iter()
                 .find_map(|line| line.strip_prefix(r#"m{instance="",job="x"} "#).map(str::to_owned));
-            let runs = group.runs().map(|runs| runs.total());
+            let runs = group.runs().map(crate::store::Runs::total);
             (value.expect("exposed"), group.expected_at().map(|at| at.0 / SECOND), runs.expect("told of"))
         };
         assert_eq!(result(&mut state, 9, 1, 100, 0, 50), ("1".to_owned(), Some(150), 1));
