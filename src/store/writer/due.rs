@@ -15,8 +15,7 @@ impl State {
         self.deadlines.next()
     }
 
-    /// Lets happen what has fallen due, in up to so many groups, fewer if they have more series than that; and returns what
-    /// did.
+    /// Lets happen what has fallen due, in up to so many groups, fewer if more series than that go; and returns what did.
     pub(in crate::store) fn let_fall_due(
         &mut self,
         now: SteadyNanos,
@@ -29,15 +28,17 @@ impl State {
                 break;
             }
             let Some(slot) = self.deadlines.take(now) else { break };
-            let group = self.snapshot.groups.get(slot as usize).and_then(Option::as_ref);
-            series += group.map_or(0, |group| group.series());
             while let Some((at, due)) = self.promises(slot).and_then(|promises| promises.next(self.retention))
             {
                 if at > now {
                     self.deadlines.arm(slot, at);
                     break;
                 }
-                let key = self.snapshot.group(slot).key.clone();
+                let group = self.snapshot.group(slot);
+                let key = group.key.clone();
+                if due == Due::Expired {
+                    series += group.series();
+                }
                 self.fall_due(&key, due);
                 if due == Due::Forgotten {
                     happened.push(Change::Delete(vec![GroupingKey::clone(&key)]));
