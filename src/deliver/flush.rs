@@ -39,8 +39,8 @@ pub(super) struct Others {
     pub own: GroupingKey,
 }
 
-/// Delivers what waits, the oldest first. A server that does not answer, or takes nothing, is not asked again. `None` if another process is at
-/// it.
+/// Delivers what waits, the oldest first. A server that does not answer, or takes nothing, is not asked again. `None` if another
+/// process is at it.
 ///
 /// # Errors
 /// What the file system said.

@@ -270,14 +270,14 @@ impl Deadlines {
             return false;
         }
         self.armed[place] = Some(at);
+        let is_first = self.next().is_none_or(|next| at < next);
         if self.entries.len() > 2 * self.armed.len() + STALE_MIN {
-            // Of several for one moment, only one is left.
+            // Of several of a group for one moment, only one is left.
             let armed = (0..).zip(&self.armed);
             self.entries = armed.filter_map(|(slot, at)| Some(Reverse(((*at)?, slot)))).collect();
-            return self.next() == Some(at);
+        } else {
+            self.entries.push(Reverse((at, slot)));
         }
-        let is_first = self.next().is_none_or(|next| at < next);
-        self.entries.push(Reverse((at, slot)));
         is_first
     }
 
@@ -399,6 +399,23 @@ mod tests {
         let by_rule = Wishes { expect: wish(Ask::Nothing, 4).of_another(), ..Wishes::default() };
         let begun = Promises::renewed(None, &by_rule, at(10));
         assert_eq!(next(&begun), Some((SteadyNanos(14), Due::Overdue)), "something has to begin it");
+    }
+
+    /// Else everybody would go through them whenever something is armed.
+    #[test]
+    fn entries_that_are_there_twice_are_thrown_out() {
+        let (mut deadlines, far) = (Deadlines::default(), SteadyNanos(i64::MAX));
+        for now in (0..).map(SteadyNanos) {
+            deadlines.arm(0, now);
+            assert_eq!(deadlines.take(now), Some(0));
+            deadlines.arm(0, far);
+            if deadlines.entries.len() > 2 + STALE_MIN {
+                break;
+            }
+        }
+        assert!(!deadlines.arm(1, far), "it is not the only one");
+        deadlines.arm(2, far);
+        assert!(deadlines.entries.len() <= 3, "{}", deadlines.entries.len());
     }
 
     #[test]
