@@ -405,17 +405,18 @@ mod tests {
     #[test]
     fn entries_that_are_there_twice_are_thrown_out() {
         let (mut deadlines, far) = (Deadlines::default(), SteadyNanos(i64::MAX));
+        deadlines.arm(1, far);
         for now in (0..).map(SteadyNanos) {
             deadlines.arm(0, now);
             assert_eq!(deadlines.take(now), Some(0));
             deadlines.arm(0, far);
-            if deadlines.entries.len() > 2 + STALE_MIN {
+            if deadlines.entries.len() > 2 * 2 + STALE_MIN {
                 break;
             }
         }
-        assert!(!deadlines.arm(1, far), "it is not the only one");
-        deadlines.arm(2, far);
-        assert!(deadlines.entries.len() <= 3, "{}", deadlines.entries.len());
+        let soon = SteadyNanos(i64::MAX - 1);
+        assert!(deadlines.arm(1, soon), "it comes before the others");
+        assert_eq!((deadlines.entries.len(), deadlines.next()), (2, Some(soon)));
     }
 
     #[test]
