@@ -15,7 +15,8 @@
 //! * **Promises.** What a push promises ([`Wishes`]) falls due by a clock that nobody sets, while [`Store::keep_promises`] runs;
 //!   after a restart by the times that were recorded. What has fallen due is recorded, too, and does not become undone when
 //!   the clock is set back.
-//! * **Runs.** Each run of a job that pushes tell of ([`Run`]) counts once, however often it is told.
+//! * **Runs.** Each run of a job that pushes tell of ([`Run`]) counts once, however often it is told. Of the result of a run that
+//!   ended before the one whose result its group has, nothing else is taken.
 
 mod change;
 pub mod expose;
