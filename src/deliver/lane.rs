@@ -3,25 +3,26 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use tokio::sync::{oneshot, watch};
-use tracing::{debug, error, info, warn};
+use tokio::sync::watch;
+use tokio::task::JoinSet;
+use tracing::{debug, error, info};
 
+use super::Report;
 use super::backoff::Backoff;
 use super::beside::beside;
 use super::courier::{Order, Sinks, deadline, next, time_left};
-use super::flush::{Others, flush_some};
-use super::promises::Promise;
+use super::flush::flush_some;
 use super::push::{PushClient, PushError};
 use super::spool::{Entry, Spool};
 use super::target::Target;
-use super::{Report, body};
+use super::way::{Waiting, Way};
 
 /// How long an attempt to push a run's progress may take; there will be another one.
 const PROGRESS_MAX: Duration = Duration::from_secs(5);
 /// How long such an attempt may go on after the command has ended.
 const PROGRESS_GRACE: Duration = Duration::from_secs(1);
-/// How long a request that was given up has to be served before the last report is sent again.
-const SETTLE: Duration = Duration::from_millis(500);
+/// How long the last report waits for the answer to an earlier one, which may be served after it, before it is sent again.
+const SETTLE_MAX: Duration = Duration::from_secs(2);
 /// What has not been answered for longer than this will not be served any more.
 const UNANSWERED_MAX: Duration = Duration::from_secs(30);
 /// An attempt may take this part of the time that is left, so that there is time for another one...
@@ -39,59 +40,65 @@ const FLUSH_MAX: Duration = Duration::from_millis(100);
 
 /// The way to one server.
 pub(super) struct Lane {
-    target: Target,
-    sinks: Arc<Sinks>,
+    way: Way,
     inbox: watch::Receiver<Order>,
     idle: fn(),
 }
 
 /// What became of a push of a run's progress.
-#[derive(Debug, Clone, Copy)]
 enum Progress {
     Taken,
     Refused,
     /// It may yet be served.
-    Unanswered,
+    Unanswered(Underway),
 }
 
-/// What waits in the spool when a run begins to push.
-#[derive(Default)]
-struct Waiting {
-    /// Of our group.
-    own: Option<Entry>,
-    /// Whether there is more.
-    others: bool,
+/// A push that may be waited for again; dropped, it is given up.
+struct Underway(JoinSet<Result<(), PushError>>);
+
+impl Underway {
+    fn start(push: impl Future<Output = Result<(), PushError>> + Send + 'static) -> Self {
+        let mut tasks = JoinSet::new();
+        tasks.spawn(push);
+        Self(tasks)
+    }
+
+    /// Waits for what becomes of it; when that has been told, no more.
+    async fn end(&mut self) -> Result<(), PushError> {
+        let told = || PushError::NoAnswer("no answer will come".to_owned());
+        self.0.join_next().await.ok_or_else(told)?.map_err(|error| PushError::NoAnswer(error.to_string()))?
+    }
 }
 
 impl Lane {
     pub(super) fn new(target: Target, sinks: Arc<Sinks>, inbox: watch::Receiver<Order>, idle: fn()) -> Self {
-        Self { target, sinks, inbox, idle }
+        Self { way: Way { target, sinks }, inbox, idle }
     }
 
     /// Goes on until the last report has been delivered or given up; tells which.
     pub(super) async fn run(mut self) -> bool {
-        let mut looking = Some(self.look_into_spool());
+        let mut looking = Some(self.way.look_into_spool());
         let client = self.client().await;
-        let mut unsettled: Option<Instant> = None;
+        let mut unsettled: Option<(Instant, Underway)> = None;
         let mut flushing = None;
         while let Some((report, is_last)) = next(&mut self.inbox).await {
             // What waits may be something else each time.
-            let looking = looking.take().unwrap_or_else(|| self.look_into_spool());
+            let looking = looking.take().unwrap_or_else(|| self.way.look_into_spool());
             let waiting = tokio::time::timeout(LOOK_MAX, looking).await.ok().and_then(Result::ok);
             let waiting = waiting.unwrap_or_default();
             if is_last {
-                let unsettled = unsettled.is_some_and(|at| at.elapsed() < UNANSWERED_MAX);
+                let unsettled =
+                    unsettled.filter(|(at, _)| at.elapsed() < UNANSWERED_MAX).map(|(_, push)| push);
                 return self.finish(client, &report, waiting, unsettled, flushing.is_some()).await;
             }
             if let Ok(client) = &client {
-                match self.progress(client, &report, waiting.own).await {
+                match self.progress(client, report, waiting.own).await {
                     Progress::Taken if flushing.is_none() && waiting.others => {
                         // The server is there, and the run has time.
-                        let flush =
-                            self.sinks.spool.clone().map(|spool| flush_some(spool, Some(self.others())));
-                        flushing = flush.map(tokio::spawn);
+                        let (spool, others) = (self.way.sinks.spool.clone(), self.way.others());
+                        flushing = spool.map(|spool| tokio::spawn(flush_some(spool, Some(others))));
                     }
-                    Progress::Unanswered => unsettled = Some(Instant::now()),
+                    Progress::Unanswered(push) => unsettled = Some((Instant::now(), push)),
                     Progress::Taken | Progress::Refused => {}
                 }
             }
@@ -100,30 +107,9 @@ impl Lane {
         false
     }
 
-    /// Finds out what waits, while the client is made.
-    fn look_into_spool(&self) -> oneshot::Receiver<Waiting> {
-        let (answer, waiting) = oneshot::channel();
-        if let Some(spool) = self.sinks.spool.clone() {
-            let (target, key) = (self.target.clone(), self.sinks.key.clone());
-            tokio::spawn(async move {
-                let look = beside(move || Waiting {
-                    own: spool.get(&target, &key).ok().flatten(),
-                    others: spool.names().is_ok_and(|names| !names.is_empty()),
-                });
-                let _ = answer.send(look.await.unwrap_or_default());
-            });
-        }
-        waiting
-    }
-
-    /// Everybody else who waits for this server.
-    fn others(&self) -> Others {
-        Others { target: self.target.clone(), own: self.sinks.key.clone() }
-    }
-
     /// A client; made beside where that means to read files, which may hang.
     async fn client(&self) -> Result<PushClient, PushError> {
-        let (target, access) = (self.target.clone(), self.sinks.access.clone());
+        let (target, access) = (self.way.target.clone(), self.way.sinks.access.clone());
         if !target.is_tls() && !access.has_files() {
             return PushClient::new(&target, &access);
         }
@@ -139,85 +125,26 @@ impl Lane {
         }
     }
 
-    /// Pushes a run's progress, together with what waited of its group: pushed by itself, later, that would be taken for the
-    /// newer. It is the run's progress that says when to expect more.
-    async fn progress(&self, client: &PushClient, report: &Report, waiting: Option<Entry>) -> Progress {
-        let url = &self.target;
-        let push = async {
-            let Some(own) = waiting else {
-                return self.push_once(client, report, &report.promise, false).await;
-            };
-            let entry = self.entry(report);
-            let promise = report.promise.with_runs_of(&own.promise);
-            match client.post(&self.sinks.key, &promise, own.merged_with(&entry).body).await {
-                Ok(()) => {
-                    self.take_out(entry).await;
-                    Ok(())
-                }
-                // What waits may be what is wrong; it is left to the end.
-                Err(error) if error.is_bad_request() => {
-                    self.push_once(client, report, &report.promise, false).await
-                }
-                Err(error) => Err(error),
-            }
-        };
+    /// Pushes a run's progress.
+    async fn progress(&self, client: &PushClient, report: Arc<Report>, waiting: Option<Entry>) -> Progress {
+        let url = &self.way.target;
+        let (way, client) = (self.way.clone(), client.clone());
+        let push = async move { way.push_progress(&client, &report, waiting).await };
+        let mut underway = Underway::start(push);
         tokio::select! {
-            result = tokio::time::timeout(PROGRESS_MAX, push) => match result {
+            result = tokio::time::timeout(PROGRESS_MAX, underway.end()) => match result {
                 Ok(Ok(())) => return Progress::Taken,
                 Ok(Err(error)) => {
                     debug!(%url, %error, "progress not pushed");
-                    return if error.is_unanswered() { Progress::Unanswered } else { Progress::Refused };
+                    if !error.is_unanswered() {
+                        return Progress::Refused;
+                    }
                 }
                 Err(_) => debug!(%url, "progress not pushed in time"),
             },
             () = grace(self.inbox.clone()) => debug!(%url, "progress not pushed before the end"),
         }
-        Progress::Unanswered
-    }
-
-    /// A report as it would wait.
-    fn entry(&self, report: &Report) -> Entry {
-        Entry {
-            target: self.target.clone(),
-            access: self.sinks.access.absolute(),
-            key: self.sinks.key.clone(),
-            body: body(&report.families),
-            at_micros: report.at_micros,
-            promise: report.promise.clone(),
-        }
-    }
-
-    /// Takes out of the spool what has been delivered.
-    async fn take_out(&self, delivered: Entry) {
-        if let Some(spool) = self.sinks.spool.clone() {
-            let removed = beside(move || spool.remove(&delivered)).await.flatten();
-            if let Err(error) = removed {
-                warn!(%error, "what has been pushed could not be taken out of the spool");
-            }
-        }
-    }
-
-    /// Pushes a report, and without the command's metrics if the server finds fault with it.
-    async fn push_once(
-        &self,
-        client: &PushClient,
-        report: &Report,
-        promise: &Promise,
-        is_last: bool,
-    ) -> Result<(), PushError> {
-        let key = &self.sinks.key;
-        match client.post(key, promise, body(&report.families)).await {
-            Err(error) if error.is_bad_request() => match &report.without_command {
-                Some(families) => {
-                    if is_last {
-                        warn!(url = %client.target(), %error, "the command's metrics were refused, pushing without them");
-                    }
-                    client.post(key, promise, body(families)).await
-                }
-                None => Err(error),
-            },
-            result => result,
-        }
+        Progress::Unanswered(underway)
     }
 
     /// Sees the last report off.
@@ -226,7 +153,7 @@ impl Lane {
         client: Result<PushClient, PushError>,
         report: &Report,
         waiting: Waiting,
-        unsettled: bool,
+        unsettled: Option<Underway>,
         is_flushed: bool,
     ) -> bool {
         let start = Instant::now();
@@ -243,7 +170,7 @@ impl Lane {
             }
         };
         let took = humantime::format_duration(round(start.elapsed()));
-        let (url, attempts) = (&self.target, attempts.count);
+        let (url, attempts) = (&self.way.target, attempts.count);
         match result {
             Ok(()) => {
                 info!(%url, attempts, %took, "pushed");
@@ -305,22 +232,22 @@ impl Lane {
         client: &PushClient,
         report: &Report,
         waiting: Waiting,
-        unsettled: bool,
+        unsettled: Option<Underway>,
         is_flushed: bool,
         keeping: &Keeping,
     ) {
         let more = async {
-            if unsettled {
-                // An earlier report may still arrive, and after this one.
-                tokio::time::sleep(SETTLE).await;
-                let again = self.push_once(client, report, &report.promise, false).await;
-                debug!(url = %self.target, ok = again.is_ok(), "pushed again");
+            if let Some(mut earlier) = unsettled {
+                // It may have been served after this one.
+                let _ = tokio::time::timeout(SETTLE_MAX, earlier.end()).await;
+                let again = self.way.push_once(client, report, &report.promise, false).await;
+                debug!(url = %self.way.target, ok = again.is_ok(), "pushed again");
             }
             if waiting.own.is_some() || keeping.is_begun() {
                 keeping.undo(self).await;
             }
-            if let Some(spool) = self.sinks.spool.clone().filter(|_| waiting.others && !is_flushed) {
-                let _ = tokio::time::timeout(FLUSH_MAX, flush_some(spool, Some(self.others()))).await;
+            if let Some(spool) = self.way.sinks.spool.clone().filter(|_| waiting.others && !is_flushed) {
+                let _ = tokio::time::timeout(FLUSH_MAX, flush_some(spool, Some(self.way.others()))).await;
             }
         };
         tokio::select! {
@@ -354,8 +281,8 @@ struct Keeping {
 
 impl Keeping {
     fn new(lane: &Lane, report: &Report) -> Self {
-        let entry = lane.entry(report);
-        Self { spool: lane.sinks.spool.clone(), entry, started: Arc::default(), written: None }
+        let entry = lane.way.entry(report);
+        Self { spool: lane.way.sinks.spool.clone(), entry, started: Arc::default(), written: None }
     }
 
     fn is_begun(&self) -> bool {
@@ -400,7 +327,7 @@ impl Keeping {
         if let Some(mut written) = self.written.clone() {
             let _ = written.wait_for(Option::is_some).await;
         }
-        lane.take_out(self.entry.clone()).await;
+        lane.way.take_out(self.entry.clone()).await;
     }
 }
 
@@ -430,7 +357,7 @@ impl Attempts {
             let push = async {
                 match &merged {
                     Some(all) => client.post(&all.key, &all.promise, all.body.clone()).await,
-                    None => lane.push_once(client, report, &alone, true).await,
+                    None => lane.way.push_once(client, report, &alone, true).await,
                 }
             };
             let error = match tokio::time::timeout(attempt_max, push).await {
@@ -441,7 +368,7 @@ impl Attempts {
                 Err(_) => PushError::NoAnswer("no answer in time".to_owned()),
             };
             failed.notify_one();
-            debug!(url = %lane.target, %error, attempt = self.count, "push failed");
+            debug!(url = %lane.way.target, %error, attempt = self.count, "push failed");
             let pause = backoff.pause(random(), error.retry_after());
             if pause >= time_left(&lane.inbox) {
                 return Err(Some(error));

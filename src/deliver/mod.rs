@@ -15,6 +15,7 @@ mod push;
 mod spool;
 mod target;
 mod textfile;
+mod way;
 
 pub use access::{Access, Proxy, ProxyError};
 pub use courier::{Courier, Sinks};

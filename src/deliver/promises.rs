@@ -26,6 +26,9 @@ pub struct Promise {
     pub ttl: Option<Duration>,
     /// The run whose end is told.
     pub run: Option<RunRecord>,
+    /// The id of the run whose progress is told; one that goes on waits nowhere.
+    #[serde(skip)]
+    pub ongoing: Option<String>,
     /// Runs whose ends were to be told by pushes that never arrived, the oldest first.
     pub earlier: Vec<RunRecord>,
 }
@@ -111,8 +114,9 @@ impl Promise {
         };
         pairs.extend(expect.map(|expect| ("expect", expect)));
         pairs.extend(self.ttl.map(|ttl| ("ttl", duration(ttl))));
+        pairs.extend(self.ongoing.as_deref().map(|ongoing| ("run_id", escaped(ongoing))));
         if let Some(run) = &self.run {
-            pairs.extend([("run_id", id(run)), ("run_outcome", run.outcome.name().to_owned())]);
+            pairs.extend([("run_id", escaped(&run.id)), ("run_outcome", run.outcome.name().to_owned())]);
             // By one clock, whatever that of the server shows. One that has just ended has no age.
             let age = micros(now_micros.saturating_sub(run.end_micros));
             if age >= MICROS && run.outcome != RunOutcome::Skipped {
@@ -121,7 +125,7 @@ impl Promise {
         }
         pairs.extend(self.earlier.iter().map(|run| {
             let (end, took) = (seconds(micros(run.end_micros)), seconds(run.duration_micros));
-            let value = format!("{},{end},{took},{},{}", id(run), run.exit_code, run.outcome.name());
+            let value = format!("{},{end},{took},{},{}", escaped(&run.id), run.exit_code, run.outcome.name());
             ("earlier_run", value)
         }));
         pairs
@@ -129,8 +133,8 @@ impl Promise {
 }
 
 /// An id as it stands in a query; one from a file might be anything.
-fn id(run: &RunRecord) -> String {
-    utf8_percent_encode(&run.id, NON_ALPHANUMERIC).to_string()
+fn escaped(id: &str) -> String {
+    utf8_percent_encode(id, NON_ALPHANUMERIC).to_string()
 }
 
 /// Nothing happens before 1970.
@@ -202,6 +206,10 @@ mod tests {
                 },
                 Some("run_id=0a&run_outcome=skipped"),
             ),
+            (
+                Promise { ongoing: Some("0a".to_owned()), ..expect(Expect::Within(Duration::from_secs(45))) },
+                Some("expect=45s&run_id=0a"),
+            ),
             (ttl(Duration::ZERO), Some("ttl=0")),
             (ttl(Duration::from_hours(36)), Some("ttl=129600s")),
             (ttl(Duration::from_nanos(1)), Some("ttl=1ms")),
@@ -251,6 +259,7 @@ mod tests {
             expect: Expect::Withdrawn,
             ttl: Some(Duration::from_secs(7)),
             run: Some(run("0a", NOW)),
+            ongoing: None,
             earlier: vec![run("0b", 0)],
         };
         let own = "expect=0&ttl=7s&run_id=0a&run_outcome=failure&earlier_run=0b,0,1.5,3,failure";
@@ -285,7 +294,7 @@ mod tests {
             for n in &theirs {
                 older = Promise { run: Some(record(n)), ..older.clone() }.with_runs_of(&older);
             }
-            let newer = Promise { run: own.as_ref().map(record), earlier: Vec::new(), ..Promise::default() };
+            let newer = Promise { run: own.as_ref().map(record), ..Promise::default() };
             let mine = Promise { earlier: mine.iter().map(record).collect(), ..Promise::default() };
             let both = newer.with_runs_of(&mine).with_runs_of(&older);
             proptest::prop_assert_eq!(&both.run, &newer.run);

@@ -548,6 +548,7 @@ a 1
             expect: Expect::Within(Duration::from_millis(1500)),
             ttl: Some(Duration::ZERO),
             run: Some(run("b", 2)),
+            ongoing: None,
             earlier: vec![run("a", 1)],
         };
         for expect in [promise.expect, Expect::At(-1), Expect::Keep, Expect::Withdrawn] {

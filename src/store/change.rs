@@ -6,7 +6,7 @@ use std::sync::Arc;
 use super::group::{Group, StoredFamily, UnixNanos};
 use super::own::OwnNames;
 use super::promises::{Ask, Due, Moment, Wishes};
-use super::runs::{Run, Runs};
+use super::runs::{EndedRun, Run, RunId};
 use super::writer::Judged;
 use crate::exposition::check::{self, Inconsistent};
 use crate::exposition::series::{self, SeriesHash};
@@ -55,8 +55,17 @@ pub struct Push {
     pub wishes: Wishes,
     /// The runs that it tells of.
     pub runs: Vec<Run>,
-    /// When the run ended whose result it is, if it is one, by the clock that `at` is of.
-    pub run_ended_at: Option<UnixNanos>,
+    /// How far the run is that made it, if one did.
+    pub run_stage: Option<RunStage>,
+}
+
+/// How far a run is when it pushes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum RunStage {
+    /// This one goes on.
+    GoesOn(RunId),
+    /// This one has ended.
+    Ended(EndedRun),
 }
 
 /// What a push does with what its group has already.
@@ -89,15 +98,31 @@ impl Push {
             at: at.into(),
             wishes: Wishes::default(),
             runs: Vec::new(),
-            run_ended_at: None,
+            run_stage: None,
         }
     }
 
-    /// Whether it is the result of a run that ended before the one that its group tells of: it has waited somewhere.
+    /// Whether its group knows better: it is the result of a run that ended before the one that the group tells of, and has
+    /// waited somewhere; or a run's progress that was overtaken by the run's end.
     pub(super) fn is_late_for(&self, group: &Group) -> bool {
-        let newest = group.runs().and_then(Runs::newest_end);
-        let is_late = |(end, newest)| end < newest && newest <= self.at.unix;
-        self.mode == PushMode::ReplaceFamilies && self.run_ended_at.zip(newest).is_some_and(is_late)
+        let (PushMode::ReplaceFamilies, Some(stage), Some(runs)) = (self.mode, self.run_stage, group.runs())
+        else {
+            return false;
+        };
+        match stage {
+            RunStage::GoesOn(id) => runs.has_ended(id),
+            RunStage::Ended(run) => runs
+                .told()
+                .is_some_and(|told| run.id != told.id && run.at < told.at && told.at <= self.at.unix),
+        }
+    }
+
+    /// The run whose result it is.
+    pub(super) fn ended_run(&self) -> Option<EndedRun> {
+        match self.run_stage? {
+            RunStage::GoesOn(_) => None,
+            RunStage::Ended(run) => Some(run),
+        }
     }
 
     /// Leaves of a late push what it tells of runs.
@@ -105,7 +130,7 @@ impl Push {
         self.families.clear();
         self.wishes.ttl.ask = Ask::Nothing;
         self.wishes.expect.ask = Ask::Stays;
-        self.run_ended_at = None;
+        self.run_stage = None;
     }
 
     /// Leaves out what only the store itself exposes, and returns how many families that were.

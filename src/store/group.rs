@@ -295,7 +295,7 @@ impl Group {
             for run in &push.runs {
                 runs.add(run);
             }
-            runs.has_ended_at(push.run_ended_at);
+            runs.tell_of(push.ended_run());
         }
     }
 

@@ -44,13 +44,13 @@ use crate::exposition::MetricType;
 use crate::exposition::check::Inconsistent;
 use crate::exposition::series::SeriesHash;
 use crate::grouping::GroupingKey;
-pub use change::{Change, Push, PushMode};
+pub use change::{Change, Push, PushMode, RunStage};
 pub use group::{Group, GroupState, StoredFamily, UnixNanos};
 use journal::Journal;
 pub use journal::{Damage, Storage, StorageError};
 pub use own::{Own, OwnNames};
 pub use promises::{Ask, Due, Moment, SteadyNanos, Wish, Wishes};
-pub use runs::{RUNS_MAX, Run, RunId, Runs};
+pub use runs::{EndedRun, RUNS_MAX, Run, RunId, Runs, is_of_progress};
 pub use snapshot::Snapshot;
 use writer::State;
 

@@ -70,17 +70,11 @@ impl Run {
         if !families.iter().any(|family| family.name.starts_with("jobmon_")) {
             return None;
         }
-        let value = |name: &str| {
-            let family = families.iter().find(|family| family.name == name)?;
-            match family.metrics.first()?.value {
-                Value::Gauge(value) | Value::Untyped(value) => Some(value),
-                _ => None,
-            }
-        };
+        let value = |name: &str| value(families, name);
         let is = |name: &str| value(name).is_some_and(|value| value > 0.0);
         let of_end = |end: f64| RunId(u128::from(end.to_bits()));
-        if is("jobmon_running") {
-            // The push of a run that goes on; what it says of an end is what has waited for it.
+        if is_of_progress(families) {
+            // What it says of an end is what has waited for it.
             return None;
         }
         let skip = value("jobmon_last_skip_timestamp_seconds");
@@ -145,6 +139,19 @@ impl Run {
     }
 }
 
+/// Whether it is a supervisor's push of a run that goes on.
+pub fn is_of_progress(families: &[MetricFamily]) -> bool {
+    value(families, "jobmon_running").is_some_and(|value| value > 0.0)
+}
+
+fn value(families: &[MetricFamily], name: &str) -> Option<f64> {
+    let family = families.iter().find(|family| family.name == name)?;
+    match family.metrics.first()?.value {
+        Value::Gauge(value) | Value::Untyped(value) => Some(value),
+        _ => None,
+    }
+}
+
 #[allow(clippy::cast_possible_truncation, clippy::cast_sign_loss)]
 fn exit_code(value: f64) -> Option<u8> {
     (0.0..=255.0).contains(&value).then_some(value as u8)
@@ -160,8 +167,17 @@ pub struct Runs {
     /// By [`RunOutcome::ALL`].
     counts: [u64; RunOutcome::ALL.len()],
     durations: Durations,
-    /// When the run ended whose result the group tells of, by the clock of the gateway: those of the machines may differ.
-    newest_end: Option<UnixNanos>,
+    /// The one whose result the group tells of.
+    told: Option<EndedRun>,
+}
+
+/// A run, and when it ended by the clock of the gateway: those of the machines may differ.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct EndedRun {
+    /// What tells it from all others.
+    pub id: RunId,
+    /// When its push came, less how long it had waited then.
+    pub at: UnixNanos,
 }
 
 impl Runs {
@@ -171,19 +187,26 @@ impl Runs {
         skips: Vec<RunId>,
         counts: [u64; RunOutcome::ALL.len()],
         durations: Durations,
-        newest_end: Option<UnixNanos>,
+        told: Option<EndedRun>,
     ) -> Self {
-        Self { last: last.into(), skips: skips.into(), counts, durations, newest_end }
+        Self { last: last.into(), skips: skips.into(), counts, durations, told }
     }
 
-    /// When the run ended whose result the group tells of, if that is known.
-    pub(super) fn newest_end(&self) -> Option<UnixNanos> {
-        self.newest_end
+    /// The run whose result the group tells of, if that is known.
+    pub(super) fn told(&self) -> Option<EndedRun> {
+        self.told
     }
 
-    /// The group tells of the result of a run that ended then, if it does.
-    pub(super) fn has_ended_at(&mut self, end: Option<UnixNanos>) {
-        self.newest_end = end.or(self.newest_end);
+    /// The group tells of the result of this run, if it is one's.
+    pub(super) fn tell_of(&mut self, run: Option<EndedRun>) {
+        // Whatever holds a push up makes its run seem to have ended later.
+        let earlier = |run: EndedRun| self.told.filter(|told| told.id == run.id && told.at < run.at);
+        self.told = run.map(|run| earlier(run).unwrap_or(run)).or(self.told);
+    }
+
+    /// Whether the end of this run is known; of one that ended so long ago that it is forgotten it is not.
+    pub(super) fn has_ended(&self, id: RunId) -> bool {
+        self.last.iter().any(|known| known.id == id)
     }
 
     /// Takes a run in, unless it is known. Returns whether it was not.
@@ -191,7 +214,7 @@ impl Runs {
         let is_known = if run.outcome == RunOutcome::Skipped {
             self.skips.contains(&run.id)
         } else {
-            self.last.iter().any(|known| known.id == run.id)
+            self.has_ended(run.id)
         };
         if is_known {
             return false;

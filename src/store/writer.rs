@@ -130,10 +130,7 @@ impl State {
             return self.set_metrics(push);
         }
         let Some(slot) = self.slots.get(&push.key).copied() else { return false };
-        if push.is_late_for(self.snapshot.group(slot)) {
-            push.keep_runs_only();
-            self.change_group(slot, |group| group.take(push));
-            self.arm(slot);
+        if self.take_late(push) {
             return true;
         }
         if !push.is_update_of(self.snapshot.group(slot)) {
@@ -163,11 +160,24 @@ impl State {
         true
     }
 
+    /// Takes of a push that its group knows better than what it tells of runs. Returns whether it is such a push.
+    fn take_late(&mut self, push: &mut Push) -> bool {
+        let Some(slot) = self.slots.get(&push.key).copied() else { return false };
+        let is_late = push.is_late_for(self.snapshot.group(slot));
+        if is_late {
+            push.keep_runs_only();
+            self.change_group(slot, |group| group.take(push));
+            self.arm(slot);
+        }
+        is_late
+    }
+
     /// Makes a push that was judged by itself. Its values are gone then; what is left of it is for the caller to free, who
     /// need not hold the store for that.
     pub(super) fn push(&mut self, push: &mut Push, judged: &Judged) -> Verdict {
         if push.mode != PushMode::ReplaceMetrics {
-            return self.push_families(push, judged);
+            // Another one may have come while this was judged.
+            return if self.take_late(push) { Ok(()) } else { self.push_families(push, judged) };
         }
         match self.patch(push, judged) {
             Ok(None) => Ok(()),

@@ -50,7 +50,8 @@ pub fn promise(facts: &Facts, run_id: &str, terms: &Terms) -> Promise {
         run if facts.is_skipped() => RunRecord { outcome: RunOutcome::Skipped, ..run },
         run => run,
     });
-    Promise { expect, ttl: terms.ttl, run, earlier: Vec::new() }
+    let ongoing = run.is_none().then(|| run_id.to_owned());
+    Promise { expect, ttl: terms.ttl, run, ongoing, earlier: Vec::new() }
 }
 
 fn record(run_id: &str, end: &End) -> RunRecord {

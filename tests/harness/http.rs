@@ -1,7 +1,7 @@
 //! HTTP as it is on the wire, so that answers can be compared to the byte.
 
 use std::fmt::Write as _;
-use std::io::{Read as _, Write as _};
+use std::io::{Read, Write};
 use std::net::TcpStream;
 
 use super::DEADLINE;
@@ -84,16 +84,30 @@ pub fn forward(socket: &std::path::Path, url: &str) -> std::thread::JoinHandle<(
     std::thread::spawn(move || {
         for client in listener.incoming().flatten() {
             let server = TcpStream::connect(&host).expect("it is up");
-            let (mut from, mut to) =
-                (client.try_clone().expect("copied"), server.try_clone().expect("copied"));
-            std::thread::spawn(move || {
-                let _ = std::io::copy(&mut from, &mut to);
-                let _ = to.shutdown(std::net::Shutdown::Write);
-            });
-            let (mut from, mut to) = (server, client);
-            let _ = std::io::copy(&mut from, &mut to);
+            let (from, to) = (client.try_clone().expect("copied"), server.try_clone().expect("copied"));
+            pass_on(from, to, server, client);
         }
     })
+}
+
+/// Passes on what a client and a server say to each other, until both have ended.
+pub fn relay(client: TcpStream, host: &str) {
+    let server = TcpStream::connect(host).expect("it is up");
+    let (from, to) = (client.try_clone().expect("copied"), server.try_clone().expect("copied"));
+    pass_on(from, to, server, client);
+}
+
+fn pass_on(
+    mut from_client: impl Read + Send + 'static,
+    mut to_server: TcpStream,
+    mut from_server: TcpStream,
+    mut to_client: impl Write,
+) {
+    std::thread::spawn(move || {
+        let _ = std::io::copy(&mut from_client, &mut to_server);
+        let _ = to_server.shutdown(std::net::Shutdown::Write);
+    });
+    let _ = std::io::copy(&mut from_server, &mut to_client);
 }
 
 fn parse(answer: &[u8], is_head: bool) -> Option<Answer> {

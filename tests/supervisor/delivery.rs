@@ -10,7 +10,7 @@ use nix::sys::signal::Signal;
 
 use super::silent;
 use crate::harness::peers::{Suite, free_port, node_exporter, pushgateway};
-use crate::harness::{JOBMON, gateway, http, job, sample, temporary_directory, wait_for};
+use crate::harness::{JOBMON, Process, gateway, http, job, sample, temporary_directory, wait_for};
 
 #[test]
 fn a_gateway_that_is_down_costs_a_line_and_the_deadline() {
@@ -59,27 +59,63 @@ fn a_gateway_that_never_answers_costs_the_deadline() {
 /// However late the server answers what was pushed during the run, the end is what it knows last.
 #[test]
 fn the_last_report_arrives_last() {
-    let gateway = gateway();
-    let directory = temporary_directory();
-    let mark = directory.path().join("ended");
-    let script = format!(
-        "i=0; while [ $i -lt 2000 ]; do i=$((i+1)); echo \"big$i $i\"; done > $JOBMON_METRICS; sleep 0.4; touch {}",
-        mark.display()
-    );
-    gateway.process.signal(Signal::SIGSTOP);
-    let arguments =
-        ["--push-url", &gateway.url, "--push-deadline", "20s", "--job", "x", "--", "sh", "-c", &script];
-    let mut run = job(arguments).start();
-    wait_for("the command to end", || mark.exists().then_some(()));
-    // The first attempt of the last report is under way when its predecessor has been given up.
-    let start = Instant::now();
-    wait_for("the predecessor to be given up", || {
-        (start.elapsed() > Duration::from_millis(1500)).then_some(())
-    });
-    gateway.process.signal(Signal::SIGCONT);
-    assert_eq!(run.end().code(), Some(0));
-    assert_eq!(gateway.sample("jobmon_running{instance=\"\",job=\"x\"}"), Some(0.0));
-    assert_eq!(gateway.sample("jobmon_success{instance=\"\",job=\"x\"}"), Some(1.0));
+    let (ours, theirs) = (gateway(), pushgateway(Suite::Newest));
+    for (process, url) in [(&ours.process, &ours.url), (&theirs.process, &theirs.url)] {
+        let directory = temporary_directory();
+        let log = directory.path().join("log");
+        let script =
+            "i=0; while [ $i -lt 2000 ]; do i=$((i+1)); echo \"big$i $i\"; done > $JOBMON_METRICS; sleep 0.4";
+        process.signal(Signal::SIGSTOP);
+        let arguments =
+            ["--push-url", url, "--push-deadline", "20s", "--log-level", "debug", "--job", "x", "--"];
+        let mut command = job(arguments).arguments(&["sh", "-c", script]).command();
+        let mut run = Process(
+            command.stderr(fs::File::create(&log).expect("a file")).spawn().expect("the program is built"),
+        );
+        // The last report is under way when its predecessor has been left alone.
+        wait_for("the predecessor not to be waited for any more", || {
+            let log = fs::read_to_string(&log).expect("readable");
+            log.contains("progress not pushed before the end").then_some(())
+        });
+        process.signal(Signal::SIGCONT);
+        assert_eq!(run.end().code(), Some(0));
+        let text = http::get(&format!("{url}/metrics")).text();
+        let value = |name: &str| sample(&text, &format!("{name}{{instance=\"\",job=\"x\"}}"));
+        assert_eq!((value("jobmon_running"), value("jobmon_success")), (Some(0.0), Some(1.0)), "{url}");
+    }
+}
+
+/// A network that holds the first request up until the last one has been answered.
+#[test]
+fn what_is_served_after_the_last_report_is_not_what_stays() {
+    let (ours, theirs) = (gateway(), pushgateway(Suite::Newest));
+    for url in [&ours.url, &theirs.url] {
+        let listener = TcpListener::bind("127.0.0.1:0").expect("a port");
+        let held_up = format!("http://{}", listener.local_addr().expect("bound"));
+        let host = http::split(url).0.to_owned();
+        let (release, released) = std::sync::mpsc::channel();
+        let network = std::thread::spawn(move || {
+            let (first, _) = listener.accept().expect("the first push");
+            let (last, _) = listener.accept().expect("the last push");
+            let last = std::thread::spawn({
+                let host = host.clone();
+                move || http::relay(last, &host)
+            });
+            released.recv().expect("it is released");
+            http::relay(first, &host);
+            last.join().expect("no panic");
+        });
+        let mut run = job(["--push-url", &held_up, "--job", "x", "--", "sleep", "0.4"]).start();
+        let running = || {
+            let text = http::get(&format!("{url}/metrics")).text();
+            sample(&text, "jobmon_running{instance=\"\",job=\"x\"}")
+        };
+        wait_for("the last push", || (running()? < 0.5).then_some(()));
+        release.send(()).expect("it waits");
+        assert_eq!(run.end().code(), Some(0));
+        network.join().expect("no panic");
+        assert_eq!(running(), Some(0.0), "{url}");
+    }
 }
 
 #[test]

@@ -62,6 +62,8 @@ pub(super) struct PushEntry {
     pub(super) runs: Vec<RunEntry>,
     #[prost(sfixed64, optional, tag = "9")]
     pub(super) run_ended_at: Option<i64>,
+    #[prost(bytes = "vec", optional, tag = "10")]
+    pub(super) run: Option<Vec<u8>>,
 }
 
 /// What a push says about a promise, in nanoseconds.
@@ -161,7 +163,9 @@ pub(super) struct RunsEntry {
     #[prost(bytes = "vec", repeated, tag = "8")]
     pub(super) skips: Vec<Vec<u8>>,
     #[prost(sfixed64, optional, tag = "9")]
-    pub(super) newest_end: Option<i64>,
+    pub(super) told_at: Option<i64>,
+    #[prost(bytes = "vec", optional, tag = "10")]
+    pub(super) told: Option<Vec<u8>>,
 }
 
 #[derive(Clone, PartialEq, prost::Message)]

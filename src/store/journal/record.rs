@@ -16,9 +16,9 @@ use crate::run::RunOutcome;
 use crate::store::group::{Group, StoredFamily, UnixNanos};
 use crate::store::own::OwnNames;
 use crate::store::promises::{Ask, Due, Moment, Promises, Term, Wish, Wishes};
-use crate::store::runs::{Durations, Run, RunId, Runs};
+use crate::store::runs::{Durations, EndedRun, Run, RunId, Runs};
 use crate::store::writer::Judged;
-use crate::store::{Change, Push, PushMode};
+use crate::store::{Change, Push, PushMode, RunStage};
 
 /// A record.
 #[derive(Debug)]
@@ -119,13 +119,16 @@ fn push_entry(push: &Push) -> PushEntry {
         ttl: wish(push.wishes.ttl),
         expect: wish(push.wishes.expect),
         runs: push.runs.iter().map(run_entry).collect(),
-        run_ended_at: push.run_ended_at.map(|at| at.0),
+        run_ended_at: push.ended_run().map(|run| run.at.0),
+        run: push.run_stage.map(|stage| match stage {
+            RunStage::GoesOn(id) | RunStage::Ended(EndedRun { id, .. }) => run_id_bytes(id),
+        }),
     }
 }
 
 fn run_entry(run: &Run) -> RunEntry {
     RunEntry {
-        id: run.id.0.to_be_bytes().to_vec(),
+        id: run_id_bytes(run.id),
         end_seconds: run.end_seconds,
         duration_seconds: run.duration_seconds,
         exit_code: run.exit_code.into(),
@@ -152,13 +155,14 @@ fn runs_entry(runs: &Runs) -> RunsEntry {
     let classic = Durations::bounds().zip(durations.classic).map(|(bound, count)| (bound.to_string(), count));
     RunsEntry {
         last: runs.known().map(run_entry).collect(),
-        skips: runs.skips().map(|id| id.0.to_be_bytes().to_vec()).collect(),
+        skips: runs.skips().copied().map(run_id_bytes).collect(),
         counts: counts.into_iter().filter_map(counted).collect(),
         sum_seconds: durations.sum_seconds,
         classic: classic.filter_map(counted).collect(),
         zero: durations.zero,
         native: durations.native.clone(),
-        newest_end: runs.newest_end().map(|at| at.0),
+        told_at: runs.told().map(|run| run.at.0),
+        told: runs.told().map(|run| run_id_bytes(run.id)),
     }
 }
 
@@ -279,7 +283,11 @@ impl Reader {
             at: self.now.at(UnixNanos(entry.at)),
             wishes: Wishes { ttl: wish(entry.ttl), expect: wish(entry.expect) },
             runs: entry.runs.into_iter().map(run).collect::<Option<_>>()?,
-            run_ended_at: entry.run_ended_at.map(UnixNanos),
+            run_stage: match (entry.run.and_then(run_id), entry.run_ended_at) {
+                (Some(id), Some(at)) => Some(RunStage::Ended(EndedRun { id, at: UnixNanos(at) })),
+                (Some(id), None) => Some(RunStage::GoesOn(id)),
+                (None, _) => None,
+            },
         };
         let _ = push.leave_out(&self.names);
         if push.mode == PushMode::ReplaceMetrics {
@@ -325,6 +333,10 @@ impl Reader {
     }
 }
 
+fn run_id_bytes(id: RunId) -> Vec<u8> {
+    id.0.to_be_bytes().to_vec()
+}
+
 fn run_id(bytes: Vec<u8>) -> Option<RunId> {
     Some(RunId(u128::from_be_bytes(bytes.try_into().ok()?)))
 }
@@ -344,6 +356,7 @@ fn runs(entry: RunsEntry) -> Option<Runs> {
     let skips = entry.skips.into_iter().map(run_id).collect::<Option<_>>()?;
     let count = |outcome: RunOutcome| entry.counts.get(outcome.name()).copied().unwrap_or_default();
     let durations = Durations::restored(entry.sum_seconds, &entry.classic, entry.zero, entry.native)?;
-    let newest_end = entry.newest_end.map(UnixNanos);
-    Some(Runs::restored(last, skips, RunOutcome::ALL.map(count), durations, newest_end))
+    let told = entry.told.and_then(run_id).zip(entry.told_at);
+    let told = told.map(|(id, at)| EndedRun { id, at: UnixNanos(at) });
+    Some(Runs::restored(last, skips, RunOutcome::ALL.map(count), durations, told))
 }

@@ -6,7 +6,7 @@ use proptest::prelude::*;
 
 use super::*;
 use crate::store::GroupState;
-use crate::store::OwnNames;
+use crate::store::{EndedRun, OwnNames, RunId, RunStage};
 
 /// In every state, from the journal and from a snapshot, with the clock going on or set back.
 #[test]
@@ -161,8 +161,15 @@ fn change_of(step: &Step, now: i64) -> Option<Change> {
                 push.wishes.expect = push.wishes.expect.of_another();
             }
             push.runs = run.iter().filter_map(|id| Run::parse(&format!("{id},5,0.5,0,success"))).collect();
-            // Some have waited for long.
-            push.run_ended_at = run.map(|id| push.at.unix.before(Duration::from_secs(u64::from(id % 3) * 5)));
+            let named = |id: u8| RunId::parse(&id.to_string()).expect("an id");
+            push.run_stage = run.map(|id| match id % 4 {
+                3 => RunStage::GoesOn(named(id - 1)),
+                // Some have waited for long.
+                waited => {
+                    let at = push.at.unix.before(Duration::from_secs(u64::from(waited) * 5));
+                    RunStage::Ended(EndedRun { id: named(id), at })
+                }
+            });
             Change::Push(push)
         }
         Step::Together { jobs, body } => {
