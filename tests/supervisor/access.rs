@@ -114,7 +114,7 @@ fn files_that_hold_no_certificate_are_named_and_the_job_runs() {
     for option in ["--push-ca-file", "--push-cert-file"] {
         for file in [empty, "/does/not/exist"] {
             let arguments =
-                ["--push-url", &url, "--push-deadline", "200ms", option, file, "--push-key-file", empty];
+                ["--push-url", &url, "--push-deadline", "2s", option, file, "--push-key-file", empty];
             let Output { code, stderr, .. } =
                 job(arguments.iter().chain(&["--", "sh", "-c", "exit 3"])).run();
             assert!(code == 3 && stderr.contains(&format!("see {option}")), "{stderr}");

@@ -33,11 +33,9 @@ fn while_the_command_runs_three_intervals_and_at_its_end_nothing_is_promised() {
         let arguments = ["--push-url", &url, "--push-interval", interval, "--", "sh", "-c"];
         let output = job(arguments).arguments(&["echo $JOBMON_RUN_ID; sleep 0.8"]).run();
         let requests = server.join().expect("no panic");
-        assert_eq!(query(&requests[0]), expect);
-        assert_eq!(
-            query(&requests[1]),
-            format!("expect=0&run_id={}&run_outcome=success", output.stdout.trim())
-        );
+        let id = output.stdout.trim();
+        assert_eq!(query(&requests[0]), format!("{expect}&run_id={id}"));
+        assert_eq!(query(&requests[1]), format!("expect=0&run_id={id}&run_outcome=success"));
     }
 }
 
@@ -175,7 +173,11 @@ fn runs_of_an_outage_are_told_with_the_next_run() {
         let arguments = ["--push-url", &url, "--job", "x", "--", "sh", "-c", &script];
         let output = spooling(directory.path(), &arguments).run();
         let requests = server.join().expect("no panic");
-        let own = format!("expect=0&run_id={}&run_outcome=success", output.stdout.trim());
+        let id = output.stdout.trim();
+        let (own, progress) = (
+            format!("expect=0&run_id={id}&run_outcome=success"),
+            format!("expect=45s&run_id={id}&earlier_run="),
+        );
         let told = [
             format!("{},0,success", ids[0]),
             format!("{},3,failure", ids[1]),
@@ -184,8 +186,8 @@ fn runs_of_an_outage_are_told_with_the_next_run() {
         assert_eq!(requests.len(), answers.len());
         for (n, request) in requests.iter().enumerate() {
             let is_progress = answers.len() == 2 && n == 0;
-            let start = if is_progress { "expect=45s&earlier_run=".to_owned() } else { own.clone() };
-            assert!(query(request).starts_with(&start), "{request}");
+            let start = if is_progress { &progress } else { &own };
+            assert!(query(request).starts_with(start), "{request}");
             // What has arrived is not told again.
             let is_told = answers.len() == 3 || n == 0;
             assert_eq!(earlier(request), if is_told { &told[..] } else { &[] });
