@@ -77,6 +77,18 @@ pub(super) async fn flush_some(spool: Arc<Spool>, others: Option<Others>) -> io:
     Ok(Some(flush.flushed))
 }
 
+/// Pushes what waits, and without the command's metrics if the server finds fault with it.
+///
+/// # Errors
+/// Why it was not taken.
+pub(super) async fn push_entry(client: &PushClient, entry: &Entry) -> Result<(), PushError> {
+    let (key, promise) = (&entry.key, &entry.promise);
+    match client.post(key, promise, entry.body.clone()).await {
+        Err(error) if error.is_bad_request() => client.post(key, promise, entry.without_command()).await,
+        result => result,
+    }
+}
+
 struct Flush {
     spool: Arc<Spool>,
     clients: HashMap<(String, Access), PushClient>,
@@ -112,7 +124,7 @@ impl Flush {
                 // One that answers may have something against this push only, or against who we said that we are.
                 let failures = self.failures.entry(server).or_default();
                 match &error {
-                    PushError::NoAnswer(_) => *failures = FAILURES_MAX,
+                    PushError::Unreachable(_) | PushError::NoAnswer(_) => *failures = FAILURES_MAX,
                     error if error.is_retryable() => *failures += 1,
                     _ => {}
                 }
@@ -132,17 +144,8 @@ impl Flush {
             Some(client) => client.clone(),
             None => self.clients.entry(id).or_insert(PushClient::new(&entry.target, &entry.access)?).clone(),
         };
-        let post = async {
-            let (key, promise) = (&entry.key, &entry.promise);
-            match client.post(key, promise, entry.body.clone()).await {
-                Err(error) if error.is_bad_request() => {
-                    client.post(key, promise, entry.without_command()).await
-                }
-                result => result,
-            }
-        };
         let no_answer = |_| Err(PushError::NoAnswer("no answer in time".to_owned()));
-        tokio::time::timeout(PUSH_MAX, post).await.unwrap_or_else(no_answer)
+        tokio::time::timeout(PUSH_MAX, push_entry(&client, entry)).await.unwrap_or_else(no_answer)
     }
 
     async fn remove(&self, entry: Entry) -> io::Result<()> {

@@ -5,6 +5,7 @@ use std::time::{Duration, Instant};
 
 use tokio::sync::watch;
 use tokio::task::JoinSet;
+use tokio::time::error::Elapsed;
 use tracing::{debug, error, info};
 
 use super::Report;
@@ -21,9 +22,9 @@ use super::way::{Waiting, Way};
 const PROGRESS_MAX: Duration = Duration::from_secs(5);
 /// How long such an attempt may go on after the command has ended.
 const PROGRESS_GRACE: Duration = Duration::from_secs(1);
-/// How long the last report waits for the answer to an earlier one, which may be served after it, before it is sent again.
-const SETTLE_MAX: Duration = Duration::from_secs(2);
-/// What has not been answered for longer than this will not be served any more.
+/// How long a request may still take to be served when its connection was lost, or when the last report has been answered.
+const SERVE_MAX: Duration = Duration::from_secs(2);
+/// What has not been answered for longer than this is given up.
 const UNANSWERED_MAX: Duration = Duration::from_secs(30);
 /// An attempt may take this part of the time that is left, so that there is time for another one...
 const ATTEMPT_PARTS: u32 = 2;
@@ -49,25 +50,31 @@ pub(super) struct Lane {
 enum Progress {
     Taken,
     Refused,
-    /// It may yet be served.
-    Unanswered(Underway),
+    Unsettled(Unsettled),
 }
 
-/// A push that may be waited for again; dropped, it is given up.
-struct Underway(JoinSet<Result<(), PushError>>);
+/// A push that may have been sent, of which nobody knows whether it has been served.
+enum Unsettled {
+    /// It may yet be answered. Dropped, it is given up.
+    Unanswered(JoinSet<Result<(), PushError>>),
+    /// It will not be: its connection was lost then.
+    Lost(Instant),
+}
 
-impl Underway {
-    fn start(push: impl Future<Output = Result<(), PushError>> + Send + 'static) -> Self {
-        let mut tasks = JoinSet::new();
-        tasks.spawn(push);
-        Self(tasks)
+impl Unsettled {
+    /// Waits until it has been served, if it ever is, as far as can be told; then it is given up.
+    async fn settle(self) {
+        match self {
+            Self::Unanswered(mut push) => {
+                let _ = tokio::time::timeout(SERVE_MAX, push.join_next()).await;
+            }
+            Self::Lost(at) => tokio::time::sleep_until((at + SERVE_MAX).into()).await,
+        }
     }
+}
 
-    /// Waits for what becomes of it; when that has been told, no more.
-    async fn end(&mut self) -> Result<(), PushError> {
-        let told = || PushError::NoAnswer("no answer will come".to_owned());
-        self.0.join_next().await.ok_or_else(told)?.map_err(|error| PushError::NoAnswer(error.to_string()))?
-    }
+fn no_answer(_: Elapsed) -> Result<(), PushError> {
+    Err(PushError::NoAnswer("no answer in time".to_owned()))
 }
 
 impl Lane {
@@ -79,7 +86,7 @@ impl Lane {
     pub(super) async fn run(mut self) -> bool {
         let mut looking = Some(self.way.look_into_spool());
         let client = self.client().await;
-        let mut unsettled: Option<(Instant, Underway)> = None;
+        let mut unsettled: Option<Unsettled> = None;
         let mut flushing = None;
         while let Some((report, is_last)) = next(&mut self.inbox).await {
             // What waits may be something else each time.
@@ -87,8 +94,6 @@ impl Lane {
             let waiting = tokio::time::timeout(LOOK_MAX, looking).await.ok().and_then(Result::ok);
             let waiting = waiting.unwrap_or_default();
             if is_last {
-                let unsettled =
-                    unsettled.filter(|(at, _)| at.elapsed() < UNANSWERED_MAX).map(|(_, push)| push);
                 return self.finish(client, &report, waiting, unsettled, flushing.is_some()).await;
             }
             if let Ok(client) = &client {
@@ -98,7 +103,7 @@ impl Lane {
                         let (spool, others) = (self.way.sinks.spool.clone(), self.way.others());
                         flushing = spool.map(|spool| tokio::spawn(flush_some(spool, Some(others))));
                     }
-                    Progress::Unanswered(push) => unsettled = Some((Instant::now(), push)),
+                    Progress::Unsettled(push) => unsettled = Some(push),
                     Progress::Taken | Progress::Refused => {}
                 }
             }
@@ -130,21 +135,28 @@ impl Lane {
         let url = &self.way.target;
         let (way, client) = (self.way.clone(), client.clone());
         let push = async move { way.push_progress(&client, &report, waiting).await };
-        let mut underway = Underway::start(push);
-        tokio::select! {
-            result = tokio::time::timeout(PROGRESS_MAX, underway.end()) => match result {
-                Ok(Ok(())) => return Progress::Taken,
-                Ok(Err(error)) => {
-                    debug!(%url, %error, "progress not pushed");
-                    if !error.is_unanswered() {
-                        return Progress::Refused;
-                    }
+        let mut pushes = JoinSet::new();
+        pushes.spawn(async { tokio::time::timeout(UNANSWERED_MAX, push).await.unwrap_or_else(no_answer) });
+        let result = tokio::select! {
+            result = tokio::time::timeout(PROGRESS_MAX, pushes.join_next()) => result.ok().flatten(),
+            () = grace(self.inbox.clone()) => None,
+        };
+        let result =
+            result.map(|result| result.unwrap_or_else(|error| Err(PushError::NoAnswer(error.to_string()))));
+        match result {
+            Some(Ok(())) => Progress::Taken,
+            Some(Err(error)) => {
+                debug!(%url, %error, "progress not pushed");
+                match error {
+                    PushError::NoAnswer(_) => Progress::Unsettled(Unsettled::Lost(Instant::now())),
+                    _ => Progress::Refused,
                 }
-                Err(_) => debug!(%url, "progress not pushed in time"),
-            },
-            () = grace(self.inbox.clone()) => debug!(%url, "progress not pushed before the end"),
+            }
+            None => {
+                debug!(%url, "progress not pushed in time");
+                Progress::Unsettled(Unsettled::Unanswered(pushes))
+            }
         }
-        Progress::Unanswered(underway)
     }
 
     /// Sees the last report off.
@@ -153,7 +165,7 @@ impl Lane {
         client: Result<PushClient, PushError>,
         report: &Report,
         waiting: Waiting,
-        unsettled: Option<Underway>,
+        unsettled: Option<Unsettled>,
         is_flushed: bool,
     ) -> bool {
         let start = Instant::now();
@@ -206,11 +218,12 @@ impl Lane {
         attempts: &mut Attempts,
         keeping: &mut Keeping,
     ) -> Result<(), Option<PushError>> {
-        let merged = waiting.own.as_ref().map(|own| own.merged_with(&keeping.entry));
+        // What another run has said since is for the next one to push.
+        let own = waiting.own.clone().filter(|own| !own.is_later_than(&keeping.entry));
         let slow = tokio::time::sleep(SPOOL_AFTER.min(time_left(&self.inbox) / 2));
         tokio::pin!(slow);
         let result = {
-            let run = attempts.run(self, client, report, merged, keeping.started.clone());
+            let run = attempts.run(self, client, report, own, keeping.started.clone());
             tokio::pin!(run);
             let over = deadline(self.inbox.clone());
             tokio::pin!(over);
@@ -232,19 +245,19 @@ impl Lane {
         client: &PushClient,
         report: &Report,
         waiting: Waiting,
-        unsettled: Option<Underway>,
+        unsettled: Option<Unsettled>,
         is_flushed: bool,
         keeping: &Keeping,
     ) {
         let more = async {
-            if let Some(mut earlier) = unsettled {
-                // It may have been served after this one.
-                let _ = tokio::time::timeout(SETTLE_MAX, earlier.end()).await;
-                let again = self.way.push_once(client, report, &report.promise, false).await;
-                debug!(url = %self.way.target, ok = again.is_ok(), "pushed again");
-            }
             if waiting.own.is_some() || keeping.is_begun() {
                 keeping.undo(self).await;
+            }
+            if let Some(earlier) = unsettled {
+                // It may be served after this one.
+                earlier.settle().await;
+                let again = self.way.push_once(client, report, &report.promise, false).await;
+                debug!(url = %self.way.target, ok = again.is_ok(), "pushed again");
             }
             if let Some(spool) = self.way.sinks.spool.clone().filter(|_| waiting.others && !is_flushed) {
                 let _ = tokio::time::timeout(FLUSH_MAX, flush_some(spool, Some(self.way.others()))).await;
@@ -337,35 +350,37 @@ struct Attempts {
 }
 
 impl Attempts {
-    /// Tries until it works, or until it is clear that it will not. With what waited in the spool, unless the server finds
-    /// fault with that; the runs that wait there are told of all the same.
+    /// Tries until it works, or until it is clear that it will not. What waited in the spool goes first, unless the server
+    /// finds fault with that; the runs that wait there are told of all the same.
     async fn run(
         &mut self,
         lane: &Lane,
         client: &PushClient,
         report: &Report,
-        mut merged: Option<Entry>,
+        mut waiting: Option<Entry>,
         failed: Arc<tokio::sync::Notify>,
     ) -> Result<(), Option<PushError>> {
         let mut backoff = Backoff::new();
-        let alone = merged
-            .as_ref()
-            .map_or_else(|| report.promise.clone(), |all| report.promise.with_runs_of(&all.promise));
+        let mut promise = report.promise.clone();
         loop {
             self.count += 1;
             let attempt_max = (time_left(&lane.inbox) / ATTEMPT_PARTS).max(ATTEMPT_MIN);
             let push = async {
-                match &merged {
-                    Some(all) => client.post(&all.key, &all.promise, all.body.clone()).await,
-                    None => lane.way.push_once(client, report, &alone, true).await,
+                if let Some(own) = waiting.clone() {
+                    match lane.way.push_waiting(client, own.clone()).await {
+                        Err(error) if error.is_bad_request() => {
+                            promise = report.promise.with_runs_of(&own.promise);
+                        }
+                        result => result?,
+                    }
+                    waiting = None;
                 }
+                lane.way.push_once(client, report, &promise, true).await
             };
-            let error = match tokio::time::timeout(attempt_max, push).await {
-                Ok(Ok(())) => return Ok(()),
-                Ok(Err(error)) if error.is_bad_request() && merged.take().is_some() => continue,
-                Ok(Err(error)) if !error.is_retryable() => return Err(Some(error)),
-                Ok(Err(error)) => error,
-                Err(_) => PushError::NoAnswer("no answer in time".to_owned()),
+            let error = match tokio::time::timeout(attempt_max, push).await.unwrap_or_else(no_answer) {
+                Ok(()) => return Ok(()),
+                Err(error) if !error.is_retryable() => return Err(Some(error)),
+                Err(error) => error,
             };
             failed.notify_one();
             debug!(url = %lane.way.target, %error, attempt = self.count, "push failed");

@@ -1,8 +1,8 @@
 //! What a push says in its query beside its metrics: when the next one is due, how long its series stay, which runs it tells
-//! of. A Pushgateway passes it over. Pure: a push that is sent again counts from then.
+//! of. A Pushgateway passes it over. A push that is sent again counts from then.
 
 use std::collections::HashSet;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use percent_encoding::{NON_ALPHANUMERIC, utf8_percent_encode};
 use reqwest::Url;
@@ -54,6 +54,9 @@ pub struct RunRecord {
     pub id: String,
     /// When it ended, in microseconds since 1970.
     pub end_micros: i64,
+    /// The same by a clock that nobody sets, as long as the process lives that has seen it.
+    #[serde(skip)]
+    pub ended: Option<Instant>,
     /// How long it took, in microseconds.
     pub duration_micros: u64,
     /// What jobmon returned.
@@ -64,16 +67,23 @@ pub struct RunRecord {
 
 impl Promise {
     /// This, and that the runs which another one tells of were earlier runs; and when that one expects the next push, where
-    /// this says nothing about it.
+    /// this says nothing about it. A run that was skipped has no result that could stand for the other one's.
     #[must_use]
     pub fn with_runs_of(&self, other: &Self) -> Self {
-        let mut seen: HashSet<&str> = self.run.iter().map(|run| run.id.as_str()).collect();
-        let all = self.earlier.iter().chain(&other.earlier).chain(&other.run);
+        let is_result = |run: &&RunRecord| run.outcome != RunOutcome::Skipped;
+        let (run, before) = match other.run.as_ref().filter(is_result) {
+            Some(result) if self.run.as_ref().is_some_and(|run| !is_result(&run)) => {
+                (Some(result), &self.run)
+            }
+            _ => (self.run.as_ref(), &other.run),
+        };
+        let mut seen: HashSet<&str> = run.iter().map(|run| run.id.as_str()).collect();
+        let all = self.earlier.iter().chain(&other.earlier).chain(before);
         let mut earlier: Vec<RunRecord> = all.filter(|run| seen.insert(&run.id)).cloned().collect();
         earlier.sort_by(|a, b| (a.end_micros, &a.id).cmp(&(b.end_micros, &b.id)));
         earlier.drain(..earlier.len().saturating_sub(EARLIER_MAX));
         let expect = if self.expect == Expect::Keep { other.expect } else { self.expect };
-        Self { expect, earlier, ..self.clone() }
+        Self { expect, earlier, run: run.cloned(), ..self.clone() }
     }
 
     /// Puts it behind the query that a URL has already.
@@ -117,9 +127,10 @@ impl Promise {
         pairs.extend(self.ongoing.as_deref().map(|ongoing| ("run_id", escaped(ongoing))));
         if let Some(run) = &self.run {
             pairs.extend([("run_id", escaped(&run.id)), ("run_outcome", run.outcome.name().to_owned())]);
-            // By one clock, whatever that of the server shows. One that has just ended has no age.
-            let age = micros(now_micros.saturating_sub(run.end_micros));
-            if age >= MICROS && run.outcome != RunOutcome::Skipped {
+            // By one clock, whatever that of the server shows. A push that is made at once has no age.
+            let age = run.age_micros(now_micros);
+            let age_min = if run.ended.is_some() { MICROS } else { 1 };
+            if age >= age_min && run.outcome != RunOutcome::Skipped {
                 pairs.push(("run_age", seconds(age)));
             }
         }
@@ -129,6 +140,14 @@ impl Promise {
             ("earlier_run", value)
         }));
         pairs
+    }
+}
+
+impl RunRecord {
+    fn age_micros(&self, now_micros: i64) -> u64 {
+        let by_wall_clock = || micros(now_micros.saturating_sub(self.end_micros));
+        let by_steady_clock = |at: Instant| u64::try_from(at.elapsed().as_micros()).unwrap_or(u64::MAX);
+        self.ended.map_or_else(by_wall_clock, by_steady_clock)
     }
 }
 
@@ -168,6 +187,7 @@ mod tests {
         RunRecord {
             id: id.to_owned(),
             end_micros,
+            ended: None,
             duration_micros: 1_500_000,
             exit_code: 3,
             outcome: RunOutcome::Failure,
@@ -219,6 +239,14 @@ mod tests {
                 Promise { run: Some(run("0a", NOW - 3600 * second - 1)), ..promise.clone() },
                 Some("run_id=0a&run_outcome=failure&run_age=3600.000001"),
             ),
+            // Who has seen it end does not ask the wall clock.
+            (
+                Promise {
+                    run: Some(RunRecord { ended: Some(Instant::now()), ..run("0a", NOW - 3600 * second) }),
+                    ..promise.clone()
+                },
+                Some("run_id=0a&run_outcome=failure"),
+            ),
             // The clock was set back since.
             (
                 Promise { run: Some(run("0a", NOW + 3600 * second)), ..promise.clone() },
@@ -226,7 +254,7 @@ mod tests {
             ),
             (
                 Promise { run: Some(run("a&b=c,d", NOW - 1)), ..promise.clone() },
-                Some("run_id=a%26b%3Dc%2Cd&run_outcome=failure"),
+                Some("run_id=a%26b%3Dc%2Cd&run_outcome=failure&run_age=0.000001"),
             ),
             (
                 Promise { earlier: vec![run("0a", 1_500_000), run("0b", 2_000_001)], ..promise },
@@ -279,6 +307,20 @@ mod tests {
         ] {
             assert_eq!(query(&promise, url), Some(expected), "{url}");
         }
+    }
+
+    #[test]
+    fn a_skipped_run_has_no_result_that_stands_for_another_ones() {
+        let failure = Promise { run: Some(run("a", 1)), expect: Expect::At(7), ..Promise::default() };
+        let skipped = RunRecord { outcome: RunOutcome::Skipped, ..run("b", 2) };
+        let skip = Promise { run: Some(skipped.clone()), ..Promise::default() };
+        let both = skip.with_runs_of(&failure);
+        assert_eq!(both, Promise { earlier: vec![skipped.clone()], ..failure.clone() });
+        let next = RunRecord { outcome: RunOutcome::Skipped, ..run("c", 3) };
+        let more = Promise { run: Some(next.clone()), ..Promise::default() }.with_runs_of(&both);
+        assert_eq!(more, Promise { earlier: vec![skipped.clone(), next.clone()], ..failure });
+        let skips = Promise { run: Some(next.clone()), ..Promise::default() }.with_runs_of(&skip);
+        assert_eq!((skips.run, skips.earlier), (Some(next), vec![skipped]));
     }
 
     proptest::proptest! {

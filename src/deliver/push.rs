@@ -31,7 +31,10 @@ pub(super) struct PushClient {
 /// Why a push was not taken.
 #[derive(Debug, thiserror::Error)]
 pub(super) enum PushError {
-    /// No answer came.
+    /// There was no connection: nothing was sent.
+    #[error("{0}")]
+    Unreachable(String),
+    /// No answer came. It may have been served all the same, or may yet be.
     #[error("{0}")]
     NoAnswer(String),
     /// The server said no.
@@ -46,7 +49,7 @@ impl PushError {
     /// Whether the same push may be taken later.
     pub(super) fn is_retryable(&self) -> bool {
         match self {
-            Self::NoAnswer(_) => true,
+            Self::Unreachable(_) | Self::NoAnswer(_) => true,
             Self::Answer { status, .. } => {
                 status.is_server_error()
                     || [StatusCode::REQUEST_TIMEOUT, StatusCode::TOO_MANY_REQUESTS].contains(status)
@@ -61,11 +64,6 @@ impl PushError {
         !matches!(self, Self::Answer { status: StatusCode::BAD_REQUEST, .. })
     }
 
-    /// Whether the request may have reached the server, and may yet be served.
-    pub(super) fn is_unanswered(&self) -> bool {
-        matches!(self, Self::NoAnswer(_))
-    }
-
     /// Whether the server finds fault with what was pushed: with less of it, it may be content.
     pub(super) fn is_bad_request(&self) -> bool {
         let about_content =
@@ -77,7 +75,7 @@ impl PushError {
     pub(super) fn retry_after(&self) -> Option<Duration> {
         match self {
             Self::Answer { retry_after, .. } => *retry_after,
-            Self::NoAnswer(_) | Self::Client(_) => None,
+            Self::Unreachable(_) | Self::NoAnswer(_) | Self::Client(_) => None,
         }
     }
 }
@@ -121,8 +119,12 @@ impl PushClient {
         promise.add_to(&mut url, Utc::now().timestamp_micros());
         let request = self.http.post(url).header(CONTENT_TYPE, text::CONTENT_TYPE).body(body);
         let response = request.send().await.map_err(|error| {
-            // A request that cannot be made will not be made later either.
-            let kind = if error.is_builder() { PushError::Client } else { PushError::NoAnswer };
+            let kind = match () {
+                // A request that cannot be made will not be made later either.
+                () if error.is_builder() => PushError::Client,
+                () if error.is_connect() => PushError::Unreachable,
+                () => PushError::NoAnswer,
+            };
             kind(root_cause(&error))
         })?;
         let status = response.status();

@@ -328,7 +328,7 @@ impl Entry {
     }
 
     /// Whether this was said after the other, which is said now: by the clock, unless that was set back meanwhile.
-    fn is_later_than(&self, now: &Self) -> bool {
+    pub(super) fn is_later_than(&self, now: &Self) -> bool {
         let ahead = self.at_micros - now.at_micros;
         ahead > 0 && ahead < OVERLAP_MAX_MICROS
     }
@@ -417,7 +417,7 @@ mod tests {
 
     fn run(id: &str, end_micros: i64) -> RunRecord {
         let (outcome, exit_code) = (RunOutcome::Failure, 3);
-        RunRecord { id: id.to_owned(), end_micros, duration_micros: 1, exit_code, outcome }
+        RunRecord { id: id.to_owned(), end_micros, ended: None, duration_micros: 1, exit_code, outcome }
     }
 
     /// The end of a run, as it waits.

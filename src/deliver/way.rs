@@ -7,7 +7,7 @@ use tracing::warn;
 
 use super::beside::beside;
 use super::courier::Sinks;
-use super::flush::Others;
+use super::flush::{Others, push_entry};
 use super::promises::Promise;
 use super::push::{PushClient, PushError};
 use super::spool::Entry;
@@ -97,8 +97,17 @@ impl Way {
         }
     }
 
-    /// Pushes a run's progress, together with what waited of its group: pushed by itself, later, that would be taken for the
-    /// newer. It is the run's progress that says when to expect more.
+    /// Pushes what has waited of the group, as what it is: what was said before what is to be pushed next.
+    ///
+    /// # Errors
+    /// Why it was not taken.
+    pub(super) async fn push_waiting(&self, client: &PushClient, own: Entry) -> Result<(), PushError> {
+        push_entry(client, &own).await?;
+        self.take_out(own).await;
+        Ok(())
+    }
+
+    /// Pushes a run's progress, and what has waited before it.
     ///
     /// # Errors
     /// Why it was not taken.
@@ -108,21 +117,13 @@ impl Way {
         report: &Report,
         waiting: Option<Entry>,
     ) -> Result<(), PushError> {
-        let Some(own) = waiting else {
-            return self.push_once(client, report, &report.promise, false).await;
-        };
-        let entry = self.entry(report);
-        let promise = report.promise.with_runs_of(&own.promise);
-        match client.post(&self.sinks.key, &promise, own.merged_with(&entry).body).await {
-            Ok(()) => {
-                self.take_out(entry).await;
-                Ok(())
+        if let Some(own) = waiting {
+            match self.push_waiting(client, own).await {
+                // It is left to the end.
+                Err(error) if error.is_bad_request() => {}
+                result => result?,
             }
-            // What waits may be what is wrong; it is left to the end.
-            Err(error) if error.is_bad_request() => {
-                self.push_once(client, report, &report.promise, false).await
-            }
-            Err(error) => Err(error),
         }
+        self.push_once(client, report, &report.promise, false).await
     }
 }

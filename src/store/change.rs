@@ -4,9 +4,10 @@ use std::collections::HashMap;
 use std::sync::Arc;
 
 use super::group::{Group, StoredFamily, UnixNanos};
+use super::order::PushingRun;
 use super::own::OwnNames;
-use super::promises::{Ask, Due, Moment, Wishes};
-use super::runs::{EndedRun, Run, RunId};
+use super::promises::{Due, Moment, Wishes};
+use super::runs::Run;
 use super::writer::Judged;
 use crate::exposition::check::{self, Inconsistent};
 use crate::exposition::series::{self, SeriesHash};
@@ -55,17 +56,10 @@ pub struct Push {
     pub wishes: Wishes,
     /// The runs that it tells of.
     pub runs: Vec<Run>,
-    /// How far the run is that made it, if one did.
-    pub run_stage: Option<RunStage>,
-}
-
-/// How far a run is when it pushes.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum RunStage {
-    /// This one goes on.
-    GoesOn(RunId),
-    /// This one has ended.
-    Ended(EndedRun),
+    /// The run that made it, if one did.
+    pub run: Option<PushingRun>,
+    /// Whether it was overtaken.
+    pub(super) is_late: bool,
 }
 
 /// What a push does with what its group has already.
@@ -98,39 +92,22 @@ impl Push {
             at: at.into(),
             wishes: Wishes::default(),
             runs: Vec::new(),
-            run_stage: None,
+            run: None,
+            is_late: false,
         }
     }
 
-    /// Whether its group knows better: it is the result of a run that ended before the one that the group tells of, and has
-    /// waited somewhere; or a run's progress that was overtaken by the run's end.
+    /// Whether it was overtaken by others of its group.
     pub(super) fn is_late_for(&self, group: &Group) -> bool {
-        let (PushMode::ReplaceFamilies, Some(stage), Some(runs)) = (self.mode, self.run_stage, group.runs())
-        else {
-            return false;
-        };
-        match stage {
-            RunStage::GoesOn(id) => runs.has_ended(id),
-            RunStage::Ended(run) => runs
-                .told()
-                .is_some_and(|told| run.id != told.id && run.at < told.at && told.at <= self.at.unix),
-        }
+        let run = self.run.filter(|_| self.mode == PushMode::ReplaceFamilies);
+        run.is_some_and(|run| run.is_late(group, self.at.unix))
     }
 
-    /// The run whose result it is.
-    pub(super) fn ended_run(&self) -> Option<EndedRun> {
-        match self.run_stage? {
-            RunStage::GoesOn(_) => None,
-            RunStage::Ended(run) => Some(run),
-        }
-    }
-
-    /// Leaves of a late push what it tells of runs.
-    pub(super) fn keep_runs_only(&mut self) {
-        self.families.clear();
-        self.wishes.ttl.ask = Ask::Nothing;
-        self.wishes.expect.ask = Ask::Stays;
-        self.run_stage = None;
+    /// Leaves out what others have said since, of a push that they have overtaken.
+    pub(super) fn give_way(&mut self, group: &Group) {
+        let Some(run) = self.run.filter(|_| self.is_late_for(group)) else { return };
+        self.is_late = true;
+        self.families.retain(|family| run.is_newest(family, group));
     }
 
     /// Leaves out what only the store itself exposes, and returns how many families that were.

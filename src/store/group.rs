@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use super::change::Push;
 use super::metric::{Metrics, StoredMetric};
+use super::order::Shown;
 use super::promises::Promises;
 use super::runs::Runs;
 use crate::exposition::check::Inconsistent;
@@ -65,6 +66,8 @@ pub struct Group {
     pub(super) promises: Option<Promises>,
     /// The runs that its pushes have told of, if any.
     pub(super) runs: Option<Arc<Runs>>,
+    /// The run whose push it shows, if that is known. Behind a pointer, as it is for few groups of many.
+    pub(super) shown: Option<Box<Shown>>,
 }
 
 /// How a group is doing.
@@ -282,20 +285,27 @@ impl Group {
             sequence,
             promises: None,
             runs: None,
+            shown: None,
         }
     }
 
-    /// Notes that a push was taken, what it promises and which runs it tells of.
+    /// Notes that a push was taken, what it promises and which runs it tells of. One that is late tells of runs only.
     pub(super) fn take(&mut self, push: &Push) {
-        self.succeeded_at = push.at.unix;
-        self.is_refused = false;
-        self.promises = Promises::renewed(self.promises.as_ref(), &push.wishes, push.at);
         if !push.runs.is_empty() {
             let runs = Arc::make_mut(self.runs.get_or_insert_default());
             for run in &push.runs {
                 runs.add(run);
             }
-            runs.tell_of(push.ended_run());
+        }
+        if push.is_late {
+            return;
+        }
+        self.succeeded_at = push.at.unix;
+        self.is_refused = false;
+        self.promises = Promises::renewed(self.promises.as_ref(), &push.wishes, push.at);
+        if let Some(run) = push.run {
+            let shown = run.shown(self.shown(), push.at.unix);
+            self.shown = Some(Box::new(shown));
         }
     }
 
@@ -349,6 +359,11 @@ impl Group {
     /// The runs that its pushes have told of, if any.
     pub fn runs(&self) -> Option<&Runs> {
         self.runs.as_deref()
+    }
+
+    /// The run whose push it shows, if that is known.
+    pub(super) fn shown(&self) -> Option<&Shown> {
+        self.shown.as_deref()
     }
 
     /// How many series it exposes; those of the store itself are not counted.

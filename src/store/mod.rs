@@ -15,8 +15,8 @@
 //! * **Promises.** What a push promises ([`Wishes`]) falls due by a clock that nobody sets, while [`Store::keep_promises`] runs;
 //!   after a restart by the times that were recorded. What has fallen due is recorded, too, and does not become undone when
 //!   the clock is set back.
-//! * **Runs.** Each run of a job that pushes tell of ([`Run`]) counts once, however often it is told. Of the result of a run that
-//!   ended before the one whose result its group has, nothing else is taken.
+//! * **Runs.** Each run of a job that pushes tell of ([`Run`]) counts once, however often it is told. Where a push is overtaken by
+//!   another one of its group ([`PushingRun`]), only what no other one has said since is taken, and its promises are not.
 
 mod change;
 pub mod expose;
@@ -25,6 +25,7 @@ mod import;
 mod index;
 mod journal;
 mod metric;
+mod order;
 mod own;
 mod promises;
 mod quarantine;
@@ -44,13 +45,14 @@ use crate::exposition::MetricType;
 use crate::exposition::check::Inconsistent;
 use crate::exposition::series::SeriesHash;
 use crate::grouping::GroupingKey;
-pub use change::{Change, Push, PushMode, RunStage};
+pub use change::{Change, Push, PushMode};
 pub use group::{Group, GroupState, StoredFamily, UnixNanos};
 use journal::Journal;
 pub use journal::{Damage, Storage, StorageError};
+pub use order::PushingRun;
 pub use own::{Own, OwnNames};
 pub use promises::{Ask, Due, Moment, SteadyNanos, Wish, Wishes};
-pub use runs::{EndedRun, RUNS_MAX, Run, RunId, Runs, is_of_progress};
+pub use runs::{RUNS_MAX, Run, RunId, Runs, is_of_progress};
 pub use snapshot::Snapshot;
 use writer::State;
 

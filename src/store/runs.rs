@@ -167,17 +167,6 @@ pub struct Runs {
     /// By [`RunOutcome::ALL`].
     counts: [u64; RunOutcome::ALL.len()],
     durations: Durations,
-    /// The one whose result the group tells of.
-    told: Option<EndedRun>,
-}
-
-/// A run, and when it ended by the clock of the gateway: those of the machines may differ.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct EndedRun {
-    /// What tells it from all others.
-    pub id: RunId,
-    /// When its push came, less how long it had waited then.
-    pub at: UnixNanos,
 }
 
 impl Runs {
@@ -187,21 +176,8 @@ impl Runs {
         skips: Vec<RunId>,
         counts: [u64; RunOutcome::ALL.len()],
         durations: Durations,
-        told: Option<EndedRun>,
     ) -> Self {
-        Self { last: last.into(), skips: skips.into(), counts, durations, told }
-    }
-
-    /// The run whose result the group tells of, if that is known.
-    pub(super) fn told(&self) -> Option<EndedRun> {
-        self.told
-    }
-
-    /// The group tells of the result of this run, if it is one's.
-    pub(super) fn tell_of(&mut self, run: Option<EndedRun>) {
-        // Whatever holds a push up makes its run seem to have ended later.
-        let earlier = |run: EndedRun| self.told.filter(|told| told.id == run.id && told.at < run.at);
-        self.told = run.map(|run| earlier(run).unwrap_or(run)).or(self.told);
+        Self { last: last.into(), skips: skips.into(), counts, durations }
     }
 
     /// Whether the end of this run is known; of one that ended so long ago that it is forgotten it is not.

@@ -2,6 +2,7 @@
 
 mod again;
 mod due;
+mod late;
 mod patch;
 mod together;
 
@@ -11,6 +12,7 @@ use std::sync::Arc;
 
 use hashbrown::HashMap;
 
+use self::late::Left;
 use super::group::{Group, Place, Slot, StoredFamily, StoredHead, UnixNanos};
 use super::index::Index;
 use super::metric::{Metrics, StoredMetric};
@@ -123,17 +125,15 @@ impl State {
         }
     }
 
-    /// Makes a push that brings new values for series that its group has already, and nothing else, or is the result of an
-    /// older run: there is nothing to be checked about them. Returns whether it was such a push; its values are gone then.
+    /// Makes a push that brings new values for series that its group has already, and nothing else: there is nothing to be
+    /// checked about them. Returns whether it was such a push; its values are gone then.
     pub(super) fn update(&mut self, push: &mut Push) -> bool {
         if push.mode == PushMode::ReplaceMetrics {
             return self.set_metrics(push);
         }
         let Some(slot) = self.slots.get(&push.key).copied() else { return false };
-        if self.take_late(push) {
-            return true;
-        }
-        if !push.is_update_of(self.snapshot.group(slot)) {
+        let group = self.snapshot.group(slot);
+        if push.is_late_for(group) || !push.is_update_of(group) {
             return false;
         }
         let Snapshot { groups, exposed, .. } = &mut self.snapshot;
@@ -160,24 +160,15 @@ impl State {
         true
     }
 
-    /// Takes of a push that its group knows better than what it tells of runs. Returns whether it is such a push.
-    fn take_late(&mut self, push: &mut Push) -> bool {
-        let Some(slot) = self.slots.get(&push.key).copied() else { return false };
-        let is_late = push.is_late_for(self.snapshot.group(slot));
-        if is_late {
-            push.keep_runs_only();
-            self.change_group(slot, |group| group.take(push));
-            self.arm(slot);
-        }
-        is_late
-    }
-
     /// Makes a push that was judged by itself. Its values are gone then; what is left of it is for the caller to free, who
     /// need not hold the store for that.
     pub(super) fn push(&mut self, push: &mut Push, judged: &Judged) -> Verdict {
         if push.mode != PushMode::ReplaceMetrics {
-            // Another one may have come while this was judged.
-            return if self.take_late(push) { Ok(()) } else { self.push_families(push, judged) };
+            return match self.give_way(push) {
+                Left::All => self.push_families(push, judged),
+                Left::Some(judged) => self.push_families(push, &judged),
+                Left::Nothing => Ok(()),
+            };
         }
         match self.patch(push, judged) {
             Ok(None) => Ok(()),

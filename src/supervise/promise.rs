@@ -59,6 +59,7 @@ fn record(run_id: &str, end: &End) -> RunRecord {
     RunRecord {
         id: run_id.to_owned(),
         end_micros: end.at.timestamp_micros(),
+        ended: Some(end.steady_at),
         duration_micros: u64::try_from(duration.as_micros()).unwrap_or(u64::MAX),
         exit_code: end.outcome.exit_code(),
         outcome: outcome(end),
@@ -78,6 +79,8 @@ fn outcome(end: &End) -> RunOutcome {
 
 #[cfg(test)]
 mod tests {
+    use std::time::Instant;
+
     use chrono::{DateTime, Utc};
 
     use super::super::reap::Usage;
@@ -92,7 +95,8 @@ mod tests {
     fn end(outcome: Outcome) -> End {
         let success = outcome == Outcome::Exited(0);
         let usage = Usage::default();
-        End { at: time(60), duration_seconds: 1.25, outcome, success, oom_killed: false, usage }
+        let (at, steady_at) = (time(60), Instant::now());
+        End { at, steady_at, duration_seconds: 1.25, outcome, success, oom_killed: false, usage }
     }
 
     fn facts(end: Option<End>, next_run: Option<DateTime<Utc>>) -> Facts {

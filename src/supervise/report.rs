@@ -1,6 +1,6 @@
 //! A run as metric families.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use chrono::{DateTime, Utc};
 use prometheus::{Gauge, GaugeVec, Opts, Registry};
@@ -46,6 +46,8 @@ pub struct Facts {
 pub struct End {
     /// When, by the wall clock.
     pub at: DateTime<Utc>,
+    /// The same by a clock that nobody sets.
+    pub steady_at: Instant,
     /// How long it took, by a clock that nobody sets.
     pub duration_seconds: f64,
     /// How it ended.

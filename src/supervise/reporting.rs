@@ -161,6 +161,7 @@ impl Supervision<'_> {
         };
         End {
             at: Utc::now(),
+            steady_at: Instant::now(),
             duration_seconds: took.as_secs_f64(),
             outcome,
             success: outcome.is_success(&self.config.control.success_codes),

@@ -17,7 +17,7 @@ use std::time::{Duration, Instant};
 /// The program under test.
 pub const JOBMON: &str = env!("CARGO_BIN_EXE_jobmon");
 /// Longer than anything takes that works.
-pub const DEADLINE: Duration = Duration::from_secs(60);
+pub const DEADLINE: Duration = Duration::from_mins(1);
 const POLL_INTERVAL: Duration = Duration::from_millis(20);
 
 /// Waits until `condition` gives a value.

@@ -75,7 +75,7 @@ fn the_last_report_arrives_last() {
         // The last report is under way when its predecessor has been left alone.
         wait_for("the predecessor not to be waited for any more", || {
             let log = fs::read_to_string(&log).expect("readable");
-            log.contains("progress not pushed before the end").then_some(())
+            log.contains("progress not pushed in time").then_some(())
         });
         process.signal(Signal::SIGCONT);
         assert_eq!(run.end().code(), Some(0));
@@ -165,15 +165,16 @@ fn a_supervised_supervisor_is_a_job_of_its_own() {
 }
 
 /// A server that gives each connection the next of these answers, and keeps the requests.
-pub fn scripted(answers: &'static [&'static str]) -> (String, std::thread::JoinHandle<Vec<String>>) {
+pub fn scripted(answers: &[&'static str]) -> (String, std::thread::JoinHandle<Vec<String>>) {
     scripted_at("127.0.0.1:0", answers)
 }
 
 /// The same at an address.
 pub fn scripted_at(
     address: &str,
-    answers: &'static [&'static str],
+    answers: &[&'static str],
 ) -> (String, std::thread::JoinHandle<Vec<String>>) {
+    let answers = answers.to_vec();
     let listener = TcpListener::bind(address).expect("a port");
     let url = format!("http://{}", listener.local_addr().expect("bound"));
     let server = std::thread::spawn(move || {

@@ -162,35 +162,39 @@ fn runs_of_an_outage_are_told_with_the_last_of_them() {
     }
 }
 
+/// What has waited goes first, as what it is; where it is refused, its runs are told all the same.
 #[test]
-fn runs_of_an_outage_are_told_with_the_next_run() {
+fn runs_of_an_outage_are_told_before_the_next_run() {
     let directory = temporary_directory();
-    for (script, answers) in [("true", &[BUSY, BAD, OK][..]), ("sleep 0.8", &[OK, OK])] {
+    let (waiting, progress, end) = ("expect=360", "expect=45s&", "expect=0&");
+    for (script, steps) in [
+        ("true", &[(waiting, BUSY), (waiting, OK), (end, OK)][..]),
+        ("true", &[(waiting, BAD), (waiting, BAD), (end, OK)]),
+        ("sleep 0.8", &[(waiting, OK), (progress, OK), (end, OK)]),
+    ] {
         let address = format!("127.0.0.1:{}", free_port());
         let ids = outage(directory.path(), &address);
-        let (url, server) = scripted_at(&address, answers);
+        let answers: Vec<&str> = steps.iter().map(|(_, answer)| *answer).collect();
+        let (url, server) = scripted_at(&address, &answers);
         let script = format!("echo $JOBMON_RUN_ID; {script}");
         let arguments = ["--push-url", &url, "--job", "x", "--", "sh", "-c", &script];
         let output = spooling(directory.path(), &arguments).run();
         let requests = server.join().expect("no panic");
-        let id = output.stdout.trim();
-        let (own, progress) = (
-            format!("expect=0&run_id={id}&run_outcome=success"),
-            format!("expect=45s&run_id={id}&earlier_run="),
-        );
-        let told = [
-            format!("{},0,success", ids[0]),
-            format!("{},3,failure", ids[1]),
-            format!("{},124,timeout", ids[2]),
-        ];
-        assert_eq!(requests.len(), answers.len());
-        for (n, request) in requests.iter().enumerate() {
-            let is_progress = answers.len() == 2 && n == 0;
-            let start = if is_progress { &progress } else { &own };
+        let mut told = vec![format!("{},0,success", ids[0]), format!("{},3,failure", ids[1])];
+        for (request, (start, _)) in requests.iter().zip(steps) {
             assert!(query(request).starts_with(start), "{request}");
-            // What has arrived is not told again.
-            let is_told = answers.len() == 3 || n == 0;
-            assert_eq!(earlier(request), if is_told { &told[..] } else { &[] });
+            let (id, earlier_runs) = match *start {
+                start if start == waiting => (&*ids[2], &told[..]),
+                _ => (output.stdout.trim(), &[][..]),
+            };
+            assert_eq!(all(request, "run_id"), [id]);
+            if answers[1] != BAD || *start == waiting {
+                assert_eq!(earlier(request), earlier_runs, "what has arrived is not told again");
+            }
         }
+        told.push(format!("{},124,timeout", ids[2]));
+        let last = earlier(&requests[2]);
+        assert_eq!(last, if answers[1] == BAD { &told[..] } else { &[] });
+        assert_eq!(super::spool::entries(directory.path()).len(), 0);
     }
 }

@@ -21,7 +21,7 @@ fn spooling(spool: &Path, arguments: &[&str]) -> Job {
     job(arguments).env("JOBMON_SPOOL_DIR", spool).env("JOBMON_NO_SPOOL", "0")
 }
 
-fn entries(spool: &Path) -> Vec<PathBuf> {
+pub fn entries(spool: &Path) -> Vec<PathBuf> {
     let files = fs::read_dir(spool).into_iter().flatten().flatten().map(|file| file.path());
     files.filter(|path| path.extension().is_some_and(|e| e == "push")).collect()
 }
@@ -139,26 +139,32 @@ fn an_older_result_takes_no_newer_ones_place() {
         spooling(&spool(host), &[&start[..], &["--", "sh", "-c", script]].concat()).run()
     };
     assert_eq!(run("a", "0", "exit 3").code, 3);
-    let ended = Instant::now();
+    assert_eq!(run("c", "0", "exit 3").code, 3);
     let gateway = gateway_at(&address);
     assert_eq!(run("b", "10s", "exit 0"), silent(0));
-    let value = |series: &str| gateway.sample(series);
-    let group = "instance=\"\",job=\"x\"";
-    let seen = || {
-        let names =
-            ["jobmon_success", "jobmon_end_timestamp_seconds", "push_expected_time_seconds", "push_up"];
-        names.map(|name| value(&format!("{name}{{{group}}}")).map(f64::to_bits))
-    };
-    let before = seen();
-    // An age is told from a second on.
-    wait_for("the result to have an age", || (ended.elapsed() > Duration::from_secs(1)).then_some(()));
+    let value = |name: &str| gateway.sample(&format!("{name}{{instance=\"\",job=\"x\"}}")).map(f64::to_bits);
+    let seen = |names: &[&str]| names.iter().map(|name| value(name)).collect::<Vec<_>>();
+    let of_result = ["jobmon_success", "jobmon_exit_code", "jobmon_end_timestamp_seconds"];
+    let of_promise = ["push_expected_time_seconds", "push_up"];
+    let before = (seen(&of_result), seen(&of_promise));
     let output = tool(&spool("a"), &["flush"]);
     assert_eq!((output.code, output.stdout.as_str()), (0, "1 delivered, 0 left, 0 refused\n"), "{output:?}");
-    assert_eq!(seen(), before);
-    assert_eq!(value(&format!("jobmon_success{{{group}}}")), Some(1.0));
-    let runs =
-        |outcome: &str| value(&format!("jobmon_runs_total{{instance=\"\",job=\"x\",outcome=\"{outcome}\"}}"));
-    assert_eq!((runs("success"), runs("failure")), (Some(1.0), Some(1.0)));
+    assert_eq!((seen(&of_result), seen(&of_promise)), before);
+    assert_eq!(value("jobmon_success"), Some(1_f64.to_bits()));
+    assert!(value("jobmon_last_failure_timestamp_seconds").is_some(), "what nobody has said since is taken");
+    // With the next run of that host, too.
+    let end = directory.path().join("end");
+    let script = format!("until [ -e {} ]; do sleep 0.02; done", end.display());
+    let arguments = ["--push-url", &url, "--job", "x", "--", "sh", "-c", &script];
+    let mut next = spooling(&spool("c"), &arguments).start();
+    wait_for("the next run", || (value("jobmon_running") == Some(1_f64.to_bits())).then_some(()));
+    assert_eq!((seen(&of_result), entries(&spool("c")).len()), (before.0, 0));
+    fs::write(&end, "").expect("writable");
+    assert_eq!(next.end().code(), Some(0));
+    let runs = |outcome: &str| {
+        gateway.sample(&format!("jobmon_runs_total{{instance=\"\",job=\"x\",outcome=\"{outcome}\"}}"))
+    };
+    assert_eq!((runs("success"), runs("failure")), (Some(2.0), Some(2.0)), "each counts");
 }
 
 /// A gateway that has no room for one group has room for others.

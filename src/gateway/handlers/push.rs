@@ -26,7 +26,7 @@ use crate::gateway::server::Shared;
 use crate::grouping::{GroupingKey, JOB_LABEL};
 use crate::run::RunOutcome;
 use crate::store::{
-    Change, EndedRun, Made, Push, PushMode, Run, RunStage, Store, StoreError, Wishes, is_of_progress,
+    Change, Made, Push, PushMode, PushingRun, Run, Store, StoreError, Wishes, is_of_progress,
 };
 
 /// Bodies from this size on are read and judged on a thread of their own, so that they delay nobody.
@@ -218,21 +218,20 @@ impl Reading {
             }
         };
         self.check_labels(&key, &families)?;
-        let run = Run::of_push(asked.run_id, asked.run_outcome, &families);
         let ongoing = asked.run_id.filter(|_| is_of_progress(&families));
+        let run = Run::of_push(asked.run_id, asked.run_outcome, &families);
         let mut push = Push::new(key, families, mode, at);
         push.wishes = wishes;
-        push.run_stage = ongoing.map(RunStage::GoesOn);
         match &run {
             Some(run) if run.outcome == RunOutcome::Skipped => {
                 // The push that was promised comes from a run.
                 push.wishes.expect = wishes.expect.of_another();
             }
             Some(run) => {
-                let at = at.unix.before(asked.run_age);
-                push.run_stage = Some(RunStage::Ended(EndedRun { id: run.id, at }));
+                let ended_at = Some(at.unix.before(asked.run_age));
+                push.run = Some(PushingRun { id: run.id, ended_at });
             }
-            None => {}
+            None => push.run = ongoing.map(|id| PushingRun { id, ended_at: None }),
         }
         push.runs = asked.earlier_runs.into_iter().chain(run).collect();
         Ok(store.make(Change::Push(push))?)

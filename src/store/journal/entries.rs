@@ -162,10 +162,6 @@ pub(super) struct RunsEntry {
     /// Ids of those that were last skipped, 16 bytes each.
     #[prost(bytes = "vec", repeated, tag = "8")]
     pub(super) skips: Vec<Vec<u8>>,
-    #[prost(sfixed64, optional, tag = "9")]
-    pub(super) told_at: Option<i64>,
-    #[prost(bytes = "vec", optional, tag = "10")]
-    pub(super) told: Option<Vec<u8>>,
 }
 
 #[derive(Clone, PartialEq, prost::Message)]
@@ -204,4 +200,14 @@ pub(super) struct GroupEntry {
     /// Where it is not there, the times tell.
     #[prost(bool, optional, tag = "11")]
     pub(super) is_refused: Option<bool>,
+    #[prost(message, optional, tag = "12")]
+    pub(super) shown: Option<ShownEntry>,
+}
+
+#[derive(Clone, PartialEq, prost::Message)]
+pub(super) struct ShownEntry {
+    #[prost(bytes = "vec", tag = "1")]
+    pub(super) id: Vec<u8>,
+    #[prost(sfixed64, tag = "2")]
+    pub(super) said_at: i64,
 }

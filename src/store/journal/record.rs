@@ -7,18 +7,19 @@ use prost::Message as _;
 
 use super::entries::{
     DueEntry, Entry, GroupEntry, KeyEntry, KeysEntry, Kind, NEVER, Pair, PromisesEntry, PushEntry, RunEntry,
-    RunsEntry, STAYS, TogetherEntry, WITHDRAWN, WishEntry,
+    RunsEntry, STAYS, ShownEntry, TogetherEntry, WITHDRAWN, WishEntry,
 };
 use crate::exposition::series::{Fingerprint, GroupHash, SeriesHash};
 use crate::exposition::{Limits, MetricFamily, protobuf};
 use crate::grouping::{GroupingKey, JOB_LABEL};
 use crate::run::RunOutcome;
 use crate::store::group::{Group, StoredFamily, UnixNanos};
+use crate::store::order::{PushingRun, Shown};
 use crate::store::own::OwnNames;
 use crate::store::promises::{Ask, Due, Moment, Promises, Term, Wish, Wishes};
-use crate::store::runs::{Durations, EndedRun, Run, RunId, Runs};
+use crate::store::runs::{Durations, Run, RunId, Runs};
 use crate::store::writer::Judged;
-use crate::store::{Change, Push, PushMode, RunStage};
+use crate::store::{Change, Push, PushMode};
 
 /// A record.
 #[derive(Debug)]
@@ -119,10 +120,8 @@ fn push_entry(push: &Push) -> PushEntry {
         ttl: wish(push.wishes.ttl),
         expect: wish(push.wishes.expect),
         runs: push.runs.iter().map(run_entry).collect(),
-        run_ended_at: push.ended_run().map(|run| run.at.0),
-        run: push.run_stage.map(|stage| match stage {
-            RunStage::GoesOn(id) | RunStage::Ended(EndedRun { id, .. }) => run_id_bytes(id),
-        }),
+        run_ended_at: push.run.and_then(|run| run.ended_at).map(|at| at.0),
+        run: push.run.map(|run| run_id_bytes(run.id)),
     }
 }
 
@@ -161,8 +160,6 @@ fn runs_entry(runs: &Runs) -> RunsEntry {
         classic: classic.filter_map(counted).collect(),
         zero: durations.zero,
         native: durations.native.clone(),
-        told_at: runs.told().map(|run| run.at.0),
-        told: runs.told().map(|run| run_id_bytes(run.id)),
     }
 }
 
@@ -183,6 +180,7 @@ pub(super) fn of_group(group: &Group) -> Vec<u8> {
         promises: group.promises.as_ref().map(promises_entry),
         runs: group.runs().map(runs_entry),
         is_refused: Some(group.is_refused),
+        shown: group.shown().map(|shown| ShownEntry { id: run_id_bytes(shown.id), said_at: shown.said_at.0 }),
     }))
 }
 
@@ -283,11 +281,11 @@ impl Reader {
             at: self.now.at(UnixNanos(entry.at)),
             wishes: Wishes { ttl: wish(entry.ttl), expect: wish(entry.expect) },
             runs: entry.runs.into_iter().map(run).collect::<Option<_>>()?,
-            run_stage: match (entry.run.and_then(run_id), entry.run_ended_at) {
-                (Some(id), Some(at)) => Some(RunStage::Ended(EndedRun { id, at: UnixNanos(at) })),
-                (Some(id), None) => Some(RunStage::GoesOn(id)),
-                (None, _) => None,
-            },
+            run: entry.run.and_then(run_id).map(|id| {
+                let ended_at = entry.run_ended_at.map(UnixNanos);
+                PushingRun { id, ended_at }
+            }),
+            is_late: false,
         };
         let _ = push.leave_out(&self.names);
         if push.mode == PushMode::ReplaceMetrics {
@@ -316,6 +314,9 @@ impl Reader {
             None => None,
             Some(entry) => Some(Arc::new(runs(entry)?)),
         };
+        group.shown = entry.shown.and_then(|shown| {
+            Some(Box::new(Shown { id: run_id(shown.id)?, said_at: UnixNanos(shown.said_at) }))
+        });
         let families = families(&entry.families)?;
         if families.len() != entry.pushed_at.len() || families.len() != entry.aside.len() {
             return None;
@@ -356,7 +357,5 @@ fn runs(entry: RunsEntry) -> Option<Runs> {
     let skips = entry.skips.into_iter().map(run_id).collect::<Option<_>>()?;
     let count = |outcome: RunOutcome| entry.counts.get(outcome.name()).copied().unwrap_or_default();
     let durations = Durations::restored(entry.sum_seconds, &entry.classic, entry.zero, entry.native)?;
-    let told = entry.told.and_then(run_id).zip(entry.told_at);
-    let told = told.map(|(id, at)| EndedRun { id, at: UnixNanos(at) });
-    Some(Runs::restored(last, skips, RunOutcome::ALL.map(count), durations, told))
+    Some(Runs::restored(last, skips, RunOutcome::ALL.map(count), durations))
 }

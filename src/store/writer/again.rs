@@ -3,6 +3,7 @@
 use std::borrow::Cow;
 use std::sync::Arc;
 
+use super::late::Left;
 use super::{Judged, State};
 use crate::store::journal::record::{Exposed, StoredGroup};
 use crate::store::{Push, PushMode, Rules, Verdict};
@@ -28,6 +29,12 @@ impl State {
                 Ok(None) => return Ok(()),
                 Ok(Some(completed)) => judged = Cow::Owned(completed),
                 Err(fault) => return self.refuse(push, fault),
+            }
+        } else {
+            match self.give_way(push) {
+                Left::All => {}
+                Left::Some(left) => judged = Cow::Owned(left),
+                Left::Nothing => return Ok(()),
             }
         }
         match &*judged {

@@ -107,9 +107,7 @@ mod tests {
     use crate::exposition::{Compression, Format, Validation, text};
     use crate::store::expose::expose;
     use crate::store::promises::{Moment, Wish, Wishes};
-    use crate::store::{
-        EndedRun, GroupState, Push, PushMode, Rules, Run, RunId, RunStage, Settings, UnixNanos,
-    };
+    use crate::store::{GroupState, Push, PushMode, Rules, Settings, UnixNanos};
 
     const SECOND: i64 = 1_000_000_000;
 
@@ -222,86 +220,6 @@ mod tests {
             push(&mut state, "x", "m 2\n", second + 12, Some(50), None);
             assert_eq!((pass(&mut state, second + 40), exposed(&state).len()), (0, 3));
         }
-    }
-
-    /// A result that has waited somewhere counts, and says nothing about what came after it, whatever the clocks of machines
-    /// and of the gateway have shown.
-    #[test]
-    fn an_older_result_takes_no_newer_ones_place() {
-        let mut state = state_with(false);
-        let result = |state: &mut State, id: u8, value: u8, second: i64, age: u64, expect: u64| {
-            let families = text::parse(format!("m {value}\n").as_bytes(), Validation::Legacy);
-            let mode = PushMode::ReplaceFamilies;
-            let mut push = Push::new(key("x"), families.expect("a good text"), mode, at(second));
-            push.wishes.expect = Wish::expect(Some(Duration::from_secs(expect)), None);
-            // What the machine's own clock shows means nothing.
-            push.runs = vec![Run::parse(&format!("{id},{id},1,0,success")).expect("a run")];
-            let ended_at = at(second).unix.before(Duration::from_secs(age));
-            push.run_stage = Some(RunStage::Ended(EndedRun { id: push.runs[0].id, at: ended_at }));
-            state.make(Change::Push(push)).expect("a good push");
-            let snapshot = state.snapshot();
-            let group = snapshot.get(&key("x")).expect("it is there").clone();
-            let value = exposed(state)
-                .iter()
-                .find_map(|line| line.strip_prefix(r#"m{instance="",job="x"} "#).map(str::to_owned));
-            let runs = group.runs().map(crate::store::Runs::total);
-            (value.expect("exposed"), group.expected_at().map(|at| at.0 / SECOND), runs.expect("told of"))
-        };
-        assert_eq!(result(&mut state, 9, 1, 100, 0, 50), ("1".to_owned(), Some(150), 1));
-        // It ended at 90 s, on a machine whose clock is ahead.
-        assert_eq!(result(&mut state, 200, 2, 110, 20, 1), ("1".to_owned(), Some(150), 2));
-        assert_eq!(result(&mut state, 200, 2, 111, 21, 1), ("1".to_owned(), Some(150), 2));
-        assert_eq!(result(&mut state, 3, 3, 120, 10, 50), ("3".to_owned(), Some(170), 3));
-        // It comes again, and what held it up the first time does not now.
-        assert_eq!(result(&mut state, 3, 30, 121, 13, 50), ("30".to_owned(), Some(171), 3));
-        assert_eq!(result(&mut state, 3, 31, 122, 11, 50), ("31".to_owned(), Some(172), 3));
-        // By which it did not seem to have ended later.
-        assert_eq!(result(&mut state, 7, 7, 123, 14, 1), ("7".to_owned(), Some(124), 4));
-        // The gateway's clock was an hour ahead.
-        assert_eq!(result(&mut state, 4, 4, 3700, 0, 50), ("4".to_owned(), Some(3750), 5));
-        assert_eq!(result(&mut state, 5, 5, 130, 0, 50), ("5".to_owned(), Some(180), 6));
-        assert_eq!(result(&mut state, 6, 6, 135, 30, 1), ("5".to_owned(), Some(180), 7));
-    }
-
-    /// Progress that is served after the end of its run, from a connection that was given up, counts for nothing.
-    #[test]
-    fn progress_takes_no_place_of_the_end_of_its_run() {
-        let mut state = state_with(false);
-        let made = |mode: PushMode, stage: RunStage, value: u8, second: i64| {
-            let families = text::parse(format!("m {value}\n").as_bytes(), Validation::Legacy);
-            let mut push = Push::new(key("x"), families.expect("a good text"), mode, at(second));
-            push.wishes.expect = Wish::expect(Some(Duration::from_secs(5)), None);
-            if let RunStage::Ended(_) = stage {
-                push.runs = vec![Run::parse("1,7,1,0,success").expect("a run")];
-                push.wishes.expect = Wish::expect(Some(Duration::from_secs(50)), None);
-            }
-            push.run_stage = Some(stage);
-            push
-        };
-        let known = |state: &State, value: u8| {
-            let due = state.snapshot().get(&key("x")).and_then(|x| x.expected_at()).map(|at| at.0 / SECOND);
-            let line = format!(r#"m{{instance="",job="x"}} {value}"#);
-            (exposed(state).contains(&line), due.expect("promised"))
-        };
-        let pushed = |state: &mut State, mode: PushMode, stage: RunStage, value: u8, second: i64| {
-            state.make(Change::Push(made(mode, stage, value, second))).expect("a good push");
-            known(state, value)
-        };
-        let goes_on = |id: &str| RunStage::GoesOn(RunId::parse(id).expect("an id"));
-        let post = PushMode::ReplaceFamilies;
-        assert_eq!(pushed(&mut state, post, goes_on("1"), 1, 1), (true, 6));
-        let ended = RunStage::Ended(EndedRun { id: RunId::parse("1").expect("an id"), at: at(2).unix });
-        assert_eq!(pushed(&mut state, post, ended, 2, 2), (true, 52));
-        assert_eq!(pushed(&mut state, post, goes_on("1"), 3, 3), (false, 52));
-        // One that was judged meanwhile.
-        let mut judged = made(post, goes_on("1"), 3, 3);
-        let judgement = judged.judge(state.index.hash());
-        state.push(&mut judged, &judgement).expect("a good push");
-        assert_eq!(known(&state, 3), (false, 52));
-        // The next one.
-        assert_eq!(pushed(&mut state, post, goes_on("2"), 4, 4), (true, 9));
-        // Who asks for the whole group has his will.
-        assert_eq!(pushed(&mut state, PushMode::ReplaceGroup, goes_on("1"), 5, 5), (true, 10));
     }
 
     #[test]

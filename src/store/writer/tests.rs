@@ -1,6 +1,7 @@
 //! The store is what was pushed, whatever came before.
 
 mod aside;
+mod late;
 
 use std::collections::HashMap;
 use std::fmt::Write as _;

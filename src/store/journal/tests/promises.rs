@@ -6,7 +6,7 @@ use proptest::prelude::*;
 
 use super::*;
 use crate::store::GroupState;
-use crate::store::{EndedRun, OwnNames, RunId, RunStage};
+use crate::store::{OwnNames, PushingRun, RunId};
 
 /// In every state, from the journal and from a snapshot, with the clock going on or set back.
 #[test]
@@ -161,13 +161,13 @@ fn change_of(step: &Step, now: i64) -> Option<Change> {
                 push.wishes.expect = push.wishes.expect.of_another();
             }
             push.runs = run.iter().filter_map(|id| Run::parse(&format!("{id},5,0.5,0,success"))).collect();
-            let named = |id: u8| RunId::parse(&id.to_string()).expect("an id");
-            push.run_stage = run.map(|id| match id % 4 {
-                3 => RunStage::GoesOn(named(id - 1)),
-                // Some have waited for long.
-                waited => {
-                    let at = push.at.unix.before(Duration::from_secs(u64::from(waited) * 5));
-                    RunStage::Ended(EndedRun { id: named(id), at })
+            push.run = run.map(|id| {
+                // Some have waited for long, others go on.
+                let ended_at = push.at.unix.before(Duration::from_secs(u64::from(id % 3) * 5));
+                let id_of = |id: u8| RunId::parse(&id.to_string()).expect("an id");
+                match id {
+                    3 => PushingRun { id: id_of(2), ended_at: None },
+                    _ => PushingRun { id: id_of(id), ended_at: Some(ended_at) },
                 }
             });
             Change::Push(push)
