@@ -10,6 +10,7 @@ use tracing::{info, warn};
 use super::beside::beside;
 use super::push::{PushClient, PushError};
 use super::spool::{Entry, Spool};
+use super::way::push_entry;
 use super::{Access, Target};
 use crate::grouping::GroupingKey;
 
@@ -77,18 +78,6 @@ pub(super) async fn flush_some(spool: Arc<Spool>, others: Option<Others>) -> io:
     Ok(Some(flush.flushed))
 }
 
-/// Pushes what waits, and without the command's metrics if the server finds fault with it.
-///
-/// # Errors
-/// Why it was not taken.
-pub(super) async fn push_entry(client: &PushClient, entry: &Entry) -> Result<(), PushError> {
-    let (key, promise) = (&entry.key, &entry.promise);
-    match client.post(key, promise, entry.body.clone()).await {
-        Err(error) if error.is_bad_request() => client.post(key, promise, entry.without_command()).await,
-        result => result,
-    }
-}
-
 struct Flush {
     spool: Arc<Spool>,
     clients: HashMap<(String, Access), PushClient>,
@@ -150,6 +139,6 @@ impl Flush {
 
     async fn remove(&self, entry: Entry) -> io::Result<()> {
         let there = self.spool.clone();
-        beside(move || there.remove(&entry)).await?
+        beside(move || there.take_out(&entry)).await?
     }
 }

@@ -36,6 +36,8 @@ const SPOOL_AFTER: Duration = Duration::from_secs(1);
 const SPOOL_SLACK: Duration = Duration::from_millis(120);
 /// How long the spool is asked what waits there.
 const LOOK_MAX: Duration = Duration::from_millis(250);
+/// How long the spool may take to give back what has been delivered.
+const UNDO_MAX: Duration = Duration::from_secs(1);
 /// How long others' pushes may be delivered after our own has been: that they wait no longer is worth that much.
 const FLUSH_MAX: Duration = Duration::from_millis(100);
 
@@ -62,14 +64,28 @@ enum Unsettled {
 }
 
 impl Unsettled {
+    /// Whether it was before anything else is pushed: it has been answered by now, or lost for so long.
+    fn is_settled(&mut self) -> bool {
+        match self {
+            Self::Unanswered(push) => push.try_join_next().is_some_and(|result| matches!(result, Ok(Ok(())))),
+            Self::Lost(at) => at.elapsed() >= SERVE_MAX,
+        }
+    }
+
     /// Waits until it has been served, if it ever is, as far as can be told; then it is given up.
     async fn settle(self) {
-        match self {
-            Self::Unanswered(mut push) => {
-                let _ = tokio::time::timeout(SERVE_MAX, push.join_next()).await;
+        let served = async {
+            let is_lost = match self {
+                Self::Lost(_) => true,
+                Self::Unanswered(mut push) => {
+                    matches!(push.join_next().await, Some(Ok(Err(PushError::NoAnswer(_)))))
+                }
+            };
+            if is_lost {
+                std::future::pending::<()>().await;
             }
-            Self::Lost(at) => tokio::time::sleep_until((at + SERVE_MAX).into()).await,
-        }
+        };
+        let _ = tokio::time::timeout(SERVE_MAX, served).await;
     }
 }
 
@@ -94,6 +110,7 @@ impl Lane {
             let waiting = tokio::time::timeout(LOOK_MAX, looking).await.ok().and_then(Result::ok);
             let waiting = waiting.unwrap_or_default();
             if is_last {
+                let unsettled = unsettled.take_if(|push| !push.is_settled());
                 return self.finish(client, &report, waiting, unsettled, flushing.is_some()).await;
             }
             if let Ok(client) = &client {
@@ -251,7 +268,8 @@ impl Lane {
     ) {
         let more = async {
             if waiting.own.is_some() || keeping.is_begun() {
-                keeping.undo(self).await;
+                // What stays is pushed once more by the next run, before its own.
+                let _ = tokio::time::timeout(UNDO_MAX, keeping.undo(self)).await;
             }
             if let Some(earlier) = unsettled {
                 // It may be served after this one.
@@ -340,7 +358,7 @@ impl Keeping {
         if let Some(mut written) = self.written.clone() {
             let _ = written.wait_for(Option::is_some).await;
         }
-        lane.way.take_out(self.entry.clone()).await;
+        lane.way.take_back(self.entry.clone()).await;
     }
 }
 

@@ -15,6 +15,8 @@ const EARLIER_MAX: usize = 60;
 /// A push that is due at once, or was, is given this time.
 const EXPECT_MIN_SECONDS: u64 = 1;
 const MICROS: u64 = 1_000_000;
+/// It takes a moment to push a result at once.
+const AT_ONCE_MICROS: u64 = 100_000;
 
 /// What a push says in its query.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
@@ -67,23 +69,30 @@ pub struct RunRecord {
 
 impl Promise {
     /// This, and that the runs which another one tells of were earlier runs; and when that one expects the next push, where
-    /// this says nothing about it. A run that was skipped has no result that could stand for the other one's.
+    /// this says nothing about it.
     #[must_use]
     pub fn with_runs_of(&self, other: &Self) -> Self {
-        let is_result = |run: &&RunRecord| run.outcome != RunOutcome::Skipped;
-        let (run, before) = match other.run.as_ref().filter(is_result) {
-            Some(result) if self.run.as_ref().is_some_and(|run| !is_result(&run)) => {
-                (Some(result), &self.run)
-            }
-            _ => (self.run.as_ref(), &other.run),
-        };
-        let mut seen: HashSet<&str> = run.iter().map(|run| run.id.as_str()).collect();
-        let all = self.earlier.iter().chain(&other.earlier).chain(before);
+        let mut seen: HashSet<&str> = self.run.iter().map(|run| run.id.as_str()).collect();
+        let all = self.earlier.iter().chain(&other.earlier).chain(&other.run);
         let mut earlier: Vec<RunRecord> = all.filter(|run| seen.insert(&run.id)).cloned().collect();
         earlier.sort_by(|a, b| (a.end_micros, &a.id).cmp(&(b.end_micros, &b.id)));
         earlier.drain(..earlier.len().saturating_sub(EARLIER_MAX));
         let expect = if self.expect == Expect::Keep { other.expect } else { self.expect };
-        Self { expect, earlier, run: run.cloned(), ..self.clone() }
+        Self { expect, earlier, ..self.clone() }
+    }
+
+    /// What the pushes of this and of an older one say when they are one. A run that was skipped has no result: where the
+    /// older one has, that is what the metrics are of.
+    #[must_use]
+    pub fn merged_with(&self, older: &Self) -> Self {
+        let is_skipped = |run: &RunRecord| run.outcome == RunOutcome::Skipped;
+        let mut newer = self.clone();
+        if let Some(result) = older.run.as_ref().filter(|run| !is_skipped(run)) {
+            let skipped = newer.run.take_if(|run| is_skipped(run));
+            newer.run = newer.run.or_else(|| skipped.is_some().then(|| result.clone()));
+            newer.earlier.extend(skipped);
+        }
+        newer.with_runs_of(older)
     }
 
     /// Puts it behind the query that a URL has already.
@@ -127,10 +136,10 @@ impl Promise {
         pairs.extend(self.ongoing.as_deref().map(|ongoing| ("run_id", escaped(ongoing))));
         if let Some(run) = &self.run {
             pairs.extend([("run_id", escaped(&run.id)), ("run_outcome", run.outcome.name().to_owned())]);
-            // By one clock, whatever that of the server shows. A push that is made at once has no age.
+            // By one clock, whatever that of the server shows. What is pushed at once has no age.
             let age = run.age_micros(now_micros);
-            let age_min = if run.ended.is_some() { MICROS } else { 1 };
-            if age >= age_min && run.outcome != RunOutcome::Skipped {
+            let is_at_once = age == 0 || (run.ended.is_some() && age < AT_ONCE_MICROS);
+            if !is_at_once && run.outcome != RunOutcome::Skipped {
                 pairs.push(("run_age", seconds(age)));
             }
         }
@@ -314,13 +323,16 @@ mod tests {
         let failure = Promise { run: Some(run("a", 1)), expect: Expect::At(7), ..Promise::default() };
         let skipped = RunRecord { outcome: RunOutcome::Skipped, ..run("b", 2) };
         let skip = Promise { run: Some(skipped.clone()), ..Promise::default() };
-        let both = skip.with_runs_of(&failure);
+        let both = skip.merged_with(&failure);
         assert_eq!(both, Promise { earlier: vec![skipped.clone()], ..failure.clone() });
         let next = RunRecord { outcome: RunOutcome::Skipped, ..run("c", 3) };
-        let more = Promise { run: Some(next.clone()), ..Promise::default() }.with_runs_of(&both);
-        assert_eq!(more, Promise { earlier: vec![skipped.clone(), next.clone()], ..failure });
-        let skips = Promise { run: Some(next.clone()), ..Promise::default() }.with_runs_of(&skip);
-        assert_eq!((skips.run, skips.earlier), (Some(next), vec![skipped]));
+        let more = Promise { run: Some(next.clone()), ..Promise::default() }.merged_with(&both);
+        assert_eq!(more, Promise { earlier: vec![skipped.clone(), next.clone()], ..failure.clone() });
+        let skips = Promise { run: Some(next.clone()), ..Promise::default() }.merged_with(&skip);
+        assert_eq!((skips.run, skips.earlier), (Some(next), vec![skipped.clone()]));
+        // Told of without its metrics, it is another run.
+        let told = skip.with_runs_of(&failure);
+        assert_eq!((told.run, told.earlier), (Some(skipped), vec![run("a", 1)]));
     }
 
     proptest::proptest! {

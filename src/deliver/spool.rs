@@ -158,19 +158,31 @@ impl Spool {
         Self::read(&self.dir.join(name(target, key)))
     }
 
-    /// Takes out what has been delivered, unless something else has come in its place.
+    /// Takes out an entry that was found here and has been delivered, unless it is another one by now.
     ///
     /// # Errors
     /// What the file system said.
-    pub fn remove(&self, delivered: &Entry) -> io::Result<()> {
+    pub fn take_out(&self, delivered: &Entry) -> io::Result<()> {
+        self.remove_if(delivered, |entry| entry == delivered)
+    }
+
+    /// Takes back what was put here and has been delivered meanwhile, with all that was said before it; what was said later
+    /// stays.
+    ///
+    /// # Errors
+    /// What the file system said.
+    pub fn take_back(&self, delivered: &Entry) -> io::Result<()> {
+        self.remove_if(delivered, |entry| !entry.is_later_than(delivered))
+    }
+
+    fn remove_if(&self, delivered: &Entry, is_delivered: impl FnOnce(&Entry) -> bool) -> io::Result<()> {
         let name = delivered.name();
         let path = self.dir.join(&name);
         if !path.exists() {
             return Ok(());
         }
         let _lock = self.lock(&name)?;
-        let is_same = Self::read(&path)?.is_some_and(|entry| !entry.is_later_than(delivered));
-        if is_same { fs::remove_file(path) } else { Ok(()) }
+        if Self::read(&path)?.as_ref().is_some_and(is_delivered) { fs::remove_file(path) } else { Ok(()) }
     }
 
     /// The names of all entries of this user, those first that have waited longest.
@@ -344,7 +356,7 @@ impl Entry {
         families.extend(old.into_iter().filter(|family| !names.contains(&family.name)));
         // A name of the old may collide with one of the new, which would cost the whole; the new one stays.
         let families = check::keep_exposable(families).families;
-        let promise = newer.promise.with_runs_of(&older.promise);
+        let promise = newer.promise.merged_with(&older.promise);
         Self { body: body(&families), promise, ..newer.clone() }
     }
 
@@ -452,8 +464,8 @@ mod tests {
         spool.put(&one).expect("written");
         assert_eq!(spool.get(&one.target, &one.key).expect("readable"), Some(one.clone()));
         assert_eq!(entries(&spool), std::slice::from_ref(&one));
-        spool.remove(&one).expect("removed");
-        spool.remove(&one).expect("nothing to remove");
+        spool.take_out(&one).expect("taken out");
+        spool.take_out(&one).expect("nothing to take out");
         assert_eq!(spool.names().expect("readable"), [""; 0]);
     }
 
@@ -468,8 +480,26 @@ mod tests {
         let samples: Vec<&str> = text.lines().filter(|line| !line.starts_with('#')).collect();
         assert_eq!((samples, entries.len(), entries[0].at_micros), (vec!["a 2", "c 2", "b 1"], 1, 2));
         // What was delivered is older than what is there.
-        spool.remove(&entry("x", 1, "")).expect("nothing happens");
+        spool.take_back(&entry("x", 1, "")).expect("nothing happens");
         assert_eq!(spool.names().expect("readable").len(), 1);
+        spool.take_back(&entry("x", 3, "")).expect("taken back");
+        assert_eq!(spool.names().expect("readable"), [""; 0]);
+    }
+
+    /// However long it had waited.
+    #[test]
+    fn what_came_while_another_was_delivered_stays() {
+        let (_dir, spool) = spool();
+        for waited_micros in [1, OVERLAP_MAX_MICROS - 1, 24 * OVERLAP_MAX_MICROS] {
+            let old = entry("x", 5, "# TYPE a untyped\na 1\n");
+            spool.put(&old).expect("written");
+            let found = spool.get(&old.target, &old.key).expect("readable").expect("it is there");
+            let new = entry("x", 5 + waited_micros, "# TYPE b untyped\nb 1\n");
+            spool.put(&new).expect("written");
+            spool.take_out(&found).expect("nothing happens");
+            assert_eq!(spool.names().expect("readable").len(), 1, "{waited_micros}");
+            spool.take_back(&new).expect("taken back");
+        }
     }
 
     #[test]

@@ -1,5 +1,6 @@
 //! What can be done with a report and one server: push it, let it wait, look for what waits. Knows of no time limits.
 
+use std::io;
 use std::sync::Arc;
 
 use tokio::sync::oneshot;
@@ -7,10 +8,10 @@ use tracing::warn;
 
 use super::beside::beside;
 use super::courier::Sinks;
-use super::flush::{Others, push_entry};
+use super::flush::Others;
 use super::promises::Promise;
 use super::push::{PushClient, PushError};
-use super::spool::Entry;
+use super::spool::{Entry, Spool};
 use super::target::Target;
 use super::{Report, body};
 
@@ -64,11 +65,15 @@ impl Way {
         }
     }
 
-    /// Takes out of the spool what has been delivered.
-    pub(super) async fn take_out(&self, delivered: Entry) {
+    /// Takes this run's own report back out of the spool, which has been delivered, with what it was put to there.
+    pub(super) async fn take_back(&self, delivered: Entry) {
+        self.change_spool(move |spool| spool.take_back(&delivered)).await;
+    }
+
+    async fn change_spool(&self, change: impl FnOnce(&Spool) -> io::Result<()> + Send + 'static) {
         if let Some(spool) = self.sinks.spool.clone() {
-            let removed = beside(move || spool.remove(&delivered)).await.flatten();
-            if let Err(error) = removed {
+            let changed = beside(move || change(&spool)).await.flatten();
+            if let Err(error) = changed {
                 warn!(%error, "what has been pushed could not be taken out of the spool");
             }
         }
@@ -97,13 +102,15 @@ impl Way {
         }
     }
 
-    /// Pushes what has waited of the group, as what it is: what was said before what is to be pushed next.
+    /// Pushes what has waited of the group, as what it is: what was said before what is to be pushed next. A spool that does
+    /// not answer holds that up no longer.
     ///
     /// # Errors
     /// Why it was not taken.
     pub(super) async fn push_waiting(&self, client: &PushClient, own: Entry) -> Result<(), PushError> {
         push_entry(client, &own).await?;
-        self.take_out(own).await;
+        let way = self.clone();
+        tokio::spawn(async move { way.change_spool(move |spool| spool.take_out(&own)).await });
         Ok(())
     }
 
@@ -125,5 +132,17 @@ impl Way {
             }
         }
         self.push_once(client, report, &report.promise, false).await
+    }
+}
+
+/// Pushes what waits, and without the command's metrics if the server finds fault with it.
+///
+/// # Errors
+/// Why it was not taken.
+pub(super) async fn push_entry(client: &PushClient, entry: &Entry) -> Result<(), PushError> {
+    let (key, promise) = (&entry.key, &entry.promise);
+    match client.post(key, promise, entry.body.clone()).await {
+        Err(error) if error.is_bad_request() => client.post(key, promise, entry.without_command()).await,
+        result => result,
     }
 }

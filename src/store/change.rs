@@ -97,17 +97,24 @@ impl Push {
         }
     }
 
+    /// When it was said: when it came, or when the run ended whose result it is.
+    pub(super) fn said_at(&self) -> UnixNanos {
+        self.run.and_then(|run| run.ended_at).unwrap_or(self.at.unix)
+    }
+
     /// Whether it was overtaken by others of its group.
     pub(super) fn is_late_for(&self, group: &Group) -> bool {
         let run = self.run.filter(|_| self.mode == PushMode::ReplaceFamilies);
-        run.is_some_and(|run| run.is_late(group, self.at.unix))
+        run.is_some_and(|run| run.is_late(&self.runs, group, self.at.unix))
     }
 
-    /// Leaves out what others have said since, of a push that they have overtaken.
+    /// Makes it a late one: of an older result is left what no later push has told of.
     pub(super) fn give_way(&mut self, group: &Group) {
-        let Some(run) = self.run.filter(|_| self.is_late_for(group)) else { return };
         self.is_late = true;
-        self.families.retain(|family| run.is_newest(family, group));
+        let said_at = self.said_at();
+        let is_first = self.run.is_some_and(|run| run.ended_at.is_some() && !group.has_ended(run.id));
+        let is_newest = |name: &str| group.family(name).is_none_or(|stored| stored.said_at < said_at);
+        self.families.retain(|family| is_first && !group.is_expired() && is_newest(&family.name));
     }
 
     /// Leaves out what only the store itself exposes, and returns how many families that were.

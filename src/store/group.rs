@@ -8,7 +8,7 @@ use super::change::Push;
 use super::metric::{Metrics, StoredMetric};
 use super::order::Shown;
 use super::promises::Promises;
-use super::runs::Runs;
+use super::runs::{RunId, Runs};
 use crate::exposition::check::Inconsistent;
 use crate::exposition::series::{Fingerprint, GroupHash, SeriesHash};
 use crate::exposition::{Head, Metric, MetricFamily, MetricType};
@@ -106,8 +106,8 @@ impl GroupState {
 pub struct StoredFamily {
     /// What it has in common with that of other groups, and shares with them where it can.
     pub(super) head: Arc<StoredHead>,
-    /// When it was pushed.
-    pub pushed_at: UnixNanos,
+    /// When it was said: when it was pushed, or when the run ended whose result it is of.
+    pub said_at: UnixNanos,
     pub(super) metrics: Metrics,
 }
 
@@ -229,7 +229,7 @@ impl StoredFamily {
 
     /// The family as it was pushed, and when.
     pub(super) fn to_pushed(&self) -> (MetricFamily, UnixNanos) {
-        (self.to_stripped(), self.pushed_at)
+        (self.to_stripped(), self.said_at)
     }
 
     /// The family with the labels that it is exposed with.
@@ -291,21 +291,19 @@ impl Group {
 
     /// Notes that a push was taken, what it promises and which runs it tells of. One that is late tells of runs only.
     pub(super) fn take(&mut self, push: &Push) {
+        if !push.is_late {
+            self.succeeded_at = push.at.unix;
+            self.is_refused = false;
+            self.promises = Promises::renewed(self.promises.as_ref(), &push.wishes, push.at);
+            if let Some(run) = push.run {
+                self.shown = Some(Box::new(run.shows(self, push.at.unix)));
+            }
+        }
         if !push.runs.is_empty() {
             let runs = Arc::make_mut(self.runs.get_or_insert_default());
             for run in &push.runs {
                 runs.add(run);
             }
-        }
-        if push.is_late {
-            return;
-        }
-        self.succeeded_at = push.at.unix;
-        self.is_refused = false;
-        self.promises = Promises::renewed(self.promises.as_ref(), &push.wishes, push.at);
-        if let Some(run) = push.run {
-            let shown = run.shown(self.shown(), push.at.unix);
-            self.shown = Some(Box::new(shown));
         }
     }
 
@@ -359,6 +357,11 @@ impl Group {
     /// The runs that its pushes have told of, if any.
     pub fn runs(&self) -> Option<&Runs> {
         self.runs.as_deref()
+    }
+
+    /// Whether the end of a run is known.
+    pub(super) fn has_ended(&self, id: RunId) -> bool {
+        self.runs().is_some_and(|runs| runs.has_ended(id))
     }
 
     /// The run whose push it shows, if that is known.

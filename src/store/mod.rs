@@ -268,8 +268,8 @@ impl Store {
     ) -> StoreError {
         if self.journal.is_some() && matches!(fault, StoreError::Inconsistent(_)) {
             for push in pushes {
-                if state.group(&push.key).is_none() {
-                    // There was no place for it, so nothing was noted.
+                if push.is_late || state.group(&push.key).is_none() {
+                    // It says nothing about its group, or there was no place for it: nothing was noted.
                     continue;
                 }
                 let failed = Change::Failed { key: push.key.clone(), at: push.at.unix };

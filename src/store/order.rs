@@ -4,8 +4,7 @@
 //! newest that is known, whatever comes when.
 
 use super::group::{Group, UnixNanos};
-use super::runs::{RunId, Runs};
-use crate::exposition::MetricFamily;
+use super::runs::{Run, RunId};
 
 /// The run that makes a push.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -27,29 +26,24 @@ pub(super) struct Shown {
 
 impl PushingRun {
     /// Whether what it says was overtaken: its progress by its end, its end by what was said since, or by anything if it
-    /// comes again. Nothing overtakes the end of a run whose progress is what is shown.
-    pub(super) fn is_late(&self, group: &Group, now: UnixNanos) -> bool {
-        let has_ended = group.runs().is_some_and(|runs| runs.has_ended(self.id));
-        let Some((ended_at, shown)) = self.ended_at.zip(group.shown()) else {
-            return self.ended_at.is_none() && has_ended;
-        };
-        shown.id != self.id && (has_ended || shown.is_newer(ended_at, now))
-    }
-
-    /// Whether a family of a late push is still the newest of its name: an older result may tell of what no later one did.
-    pub(super) fn is_newest(&self, family: &MetricFamily, group: &Group) -> bool {
-        let has_ended = |runs: &Runs| runs.has_ended(self.id);
-        let Some(ended_at) = self.ended_at.filter(|_| !group.runs().is_some_and(has_ended)) else {
-            return false;
-        };
-        !group.is_expired() && group.family(&family.name).is_none_or(|stored| stored.pushed_at < ended_at)
+    /// comes again. Nothing overtakes the end of a run whose progress is what is shown, be it told of as an earlier run's.
+    pub(super) fn is_late(&self, told: &[Run], group: &Group, now: UnixNanos) -> bool {
+        let is_known = group.has_ended(self.id);
+        let Some(ended_at) = self.ended_at else { return is_known };
+        let Some(shown) = group.shown() else { return false };
+        let ends_shown = || told.iter().any(|run| run.id == shown.id) && !group.has_ended(shown.id);
+        shown.id != self.id && (is_known || (shown.is_newer(ended_at, now) && !ends_shown()))
     }
 
     /// What its group shows when it shows its push.
-    pub(super) fn shown(&self, before: Option<&Shown>, now: UnixNanos) -> Shown {
+    pub(super) fn shows(&self, group: &Group, now: UnixNanos) -> Shown {
         let said_at = self.ended_at.unwrap_or(now);
-        let newest =
-            before.filter(|shown| shown.is_newer(said_at, now)).map_or(said_at, |shown| shown.said_at);
+        // What comes again was not said again.
+        let is_again =
+            |shown: &Shown| shown.id == self.id && self.ended_at.is_some() && group.has_ended(self.id);
+        let stays =
+            |shown: &&Shown| shown.is_newer(said_at, now) || (is_again(shown) && shown.said_at <= now);
+        let newest = group.shown().filter(stays).map_or(said_at, |shown| shown.said_at);
         Shown { id: self.id, said_at: newest }
     }
 }

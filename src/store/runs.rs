@@ -102,7 +102,7 @@ impl Run {
             };
             return run.is_sound().then_some(run);
         }
-        let end = skip?;
+        let end = skip.filter(|_| outcome.is_none_or(|outcome| outcome == RunOutcome::Skipped))?;
         let id = id.unwrap_or_else(|| of_end(end));
         let run =
             Self { id, end_seconds: end, duration_seconds: 0.0, exit_code: 0, outcome: RunOutcome::Skipped };
@@ -409,6 +409,8 @@ mod tests {
         let skip =
             Run::of_push(None, None, &families("jobmon_last_skip_timestamp_seconds 3\n")).expect("a skip");
         assert_eq!((skip.outcome, skip.end_seconds), (RunOutcome::Skipped, 3.0));
+        let no_skip = families("jobmon_last_skip_timestamp_seconds 3\n");
+        assert_eq!(Run::of_push(None, Some(RunOutcome::Failure), &no_skip), None, "it has no end");
         let both = "jobmon_exit_code 0\njobmon_last_skip_timestamp_seconds 10\n";
         let skip = Run::of_push(None, None, &families(&format!("{end}{both}"))).expect("a skip after an end");
         assert_eq!((skip.outcome, skip.end_seconds), (RunOutcome::Skipped, 10.0));

@@ -12,7 +12,7 @@ use std::sync::Arc;
 
 use hashbrown::HashMap;
 
-use self::late::Left;
+use self::late::Remaining;
 use super::group::{Group, Place, Slot, StoredFamily, StoredHead, UnixNanos};
 use super::index::Index;
 use super::metric::{Metrics, StoredMetric};
@@ -140,11 +140,11 @@ impl State {
         let group = groups.get_mut(slot as usize).and_then(Option::as_mut).expect("it was just there");
         let group = Arc::make_mut(group);
         let before = Face::of(group);
-        let mut place = 0;
+        let (mut place, said_at) = (0, push.said_at());
         for family in &mut push.families {
             let Some(stored) = group.family_near_mut(&family.name, &mut place) else { continue };
             place += 1;
-            stored.pushed_at = push.at.unix;
+            stored.said_at = said_at;
             let mut changes = false;
             for (metric, new) in stored.metrics.iter_mut().zip(&mut family.metrics) {
                 changes |= metric.set(new.take_value());
@@ -165,9 +165,9 @@ impl State {
     pub(super) fn push(&mut self, push: &mut Push, judged: &Judged) -> Verdict {
         if push.mode != PushMode::ReplaceMetrics {
             return match self.give_way(push) {
-                Left::All => self.push_families(push, judged),
-                Left::Some(judged) => self.push_families(push, &judged),
-                Left::Nothing => Ok(()),
+                Remaining::All => self.push_families(push, judged),
+                Remaining::Some(judged) => self.push_families(push, &judged),
+                Remaining::Nothing => Ok(()),
             };
         }
         match self.patch(push, judged) {
@@ -199,7 +199,9 @@ impl State {
 
     /// Notes that a push was refused; who wants no checks is told of none.
     fn refuse(&mut self, push: &Push, fault: Inconsistent) -> Verdict {
-        self.fail(&push.key, push.at.unix);
+        if !push.is_late {
+            self.fail(&push.key, push.at.unix);
+        }
         if self.rules.quarantine { Ok(()) } else { Err(fault.into()) }
     }
 
@@ -223,6 +225,7 @@ impl State {
         let mut candidates = BTreeSet::new();
         let mut fresh = Vec::with_capacity(push.families.len());
         let mut series = series.iter().map(|series| Cow::Borrowed(&series[..]));
+        let said_at = push.said_at();
         for family in &mut push.families {
             // A family without metrics is not kept: it would expose nothing and only bar its name.
             let series = series.next();
@@ -235,9 +238,9 @@ impl State {
                 if !is_any_lost {
                     freed.remove(family.name.as_str());
                 }
-                fresh.push(self.put_in(slot, &group, family, &series, push.at.unix));
+                fresh.push(self.put_in(slot, &group, family, &series, said_at));
             } else {
-                let (stored, candidate) = self.put_aside(&group, family, push.at.unix);
+                let (stored, candidate) = self.put_aside(&group, family, said_at);
                 fresh.push(stored);
                 candidates.insert(candidate);
             }
@@ -422,14 +425,14 @@ impl State {
         group: &Group,
         family: &mut MetricFamily,
         series: &[Fingerprint],
-        pushed_at: UnixNanos,
+        said_at: UnixNanos,
     ) -> StoredFamily {
         let number = self.snapshot.number_for(&family.name, family.kind, Source::Pushed);
         let Snapshot { groups, exposed, .. } = &mut self.snapshot;
         let exposed = segments_mut(exposed, number);
         let head = exposed.adopt(family, number);
         let metrics: Metrics = family.metrics.iter_mut().map(StoredMetric::new).collect();
-        let stored = StoredFamily { head, pushed_at, metrics };
+        let stored = StoredFamily { head, said_at, metrics };
         let bytes = stored.text_bytes(&group.key);
         let bytes_of =
             |other: Slot| if other == slot { bytes } else { family_bytes(groups, other, &family.name) };
@@ -443,7 +446,7 @@ impl State {
         &mut self,
         group: &Group,
         family: &mut MetricFamily,
-        pushed_at: UnixNanos,
+        said_at: UnixNanos,
     ) -> (StoredFamily, Candidate) {
         let name: Arc<str> = family.name.as_str().into();
         let place = Place::Aside(Inconsistent::NotJudged);
@@ -451,7 +454,7 @@ impl State {
         let metrics = family.metrics.iter_mut().map(StoredMetric::new).collect();
         let candidate = Candidate::new(group, &head);
         self.quarantine.insert(&candidate);
-        (StoredFamily { head, pushed_at, metrics }, candidate)
+        (StoredFamily { head, said_at, metrics }, candidate)
     }
 
     /// Exposes what is aside and does not contradict anything, the oldest first.
@@ -461,12 +464,11 @@ impl State {
             let Some(slot) = self.slots.get(&candidate.key).copied() else { continue };
             let known = changed.remove(&slot);
             let mut group = known.unwrap_or_else(|| self.snapshot.group(slot).clone());
-            if let Some((mut family, pushed_at)) = group.family(&candidate.name).map(StoredFamily::to_pushed)
-            {
+            if let Some((mut family, said_at)) = group.family(&candidate.name).map(StoredFamily::to_pushed) {
                 match self.judge_alone(&group.key, &family) {
                     Ok(series) => {
                         self.quarantine.remove(&candidate);
-                        let stored = self.put_in(slot, &group, &mut family, &series, pushed_at);
+                        let stored = self.put_in(slot, &group, &mut family, &series, said_at);
                         group.replace(stored);
                     }
                     Err(fault) => {

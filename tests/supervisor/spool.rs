@@ -392,19 +392,22 @@ fn what_waits_of_a_job_is_never_pushed_over_what_its_run_says() {
     assert_eq!(entries(&spool).len(), 0);
 }
 
+fn hold_locks(spool: &Path) -> Vec<fs::File> {
+    let hold = |n: u8| {
+        let file = fs::File::create(spool.join(format!(".0-{n:x}.lock"))).expect("made");
+        file.try_lock().expect("free");
+        file
+    };
+    (0..16).map(hold).collect()
+}
+
 /// Somebody holds all the locks: that is told within the deadline, and what was to be kept is said to be lost.
 #[test]
 fn a_spool_that_hangs_is_told() {
     let directory = temporary_directory();
     let spool = directory.path().join("spool");
     fs::create_dir(&spool).expect("made");
-    let held: Vec<fs::File> = (0..16)
-        .map(|n| {
-            let file = fs::File::create(spool.join(format!(".0-{n:x}.lock"))).expect("made");
-            file.try_lock().expect("free");
-            file
-        })
-        .collect();
+    let held = hold_locks(&spool);
     let url = format!("http://127.0.0.1:{}", free_port());
     let start = Instant::now();
     let output =
@@ -413,4 +416,32 @@ fn a_spool_that_hangs_is_told() {
     assert!(output.stderr.contains("does not answer"), "{output:?}");
     assert!(start.elapsed() < Duration::from_millis(1500), "{:?}", start.elapsed());
     drop(held);
+}
+
+/// What waits can be read and delivered, and cannot be taken out: the result arrives all the same, and each run counts once.
+#[test]
+fn a_spool_that_hangs_holds_no_result_up() {
+    let directory = temporary_directory();
+    let spool = directory.path().join("spool");
+    let address = format!("127.0.0.1:{}", free_port());
+    let url = format!("http://{address}");
+    let run = |deadline: &str, script: &str| {
+        let arguments =
+            ["--push-url", &url, "--push-deadline", deadline, "--job", "x", "--", "sh", "-c", script];
+        spooling(&spool, &arguments).run().code
+    };
+    assert_eq!(run("0", "exit 3"), 3);
+    let gateway = gateway_at(&address);
+    let held = hold_locks(&spool);
+    let start = Instant::now();
+    assert_eq!(run("20s", "exit 0"), 0);
+    assert!(start.elapsed() < Duration::from_secs(10), "{:?}", start.elapsed());
+    let value = |series: &str| gateway.sample(series);
+    let runs =
+        |outcome: &str| value(&format!("jobmon_runs_total{{instance=\"\",job=\"x\",outcome=\"{outcome}\"}}"));
+    assert_eq!(value("jobmon_exit_code{instance=\"\",job=\"x\"}"), Some(0.0));
+    drop(held);
+    assert_eq!(run("20s", "exit 0"), 0);
+    assert_eq!((runs("success"), runs("failure")), (Some(2.0), Some(1.0)));
+    assert_eq!(entries(&spool).len(), 0);
 }

@@ -120,7 +120,7 @@ pub(super) fn families_json(snapshot: &Snapshot, group: &Group) -> BTreeMap<Stri
     for stored in group.families() {
         let quarantined = stored.aside().map(ToString::to_string);
         let family = stored.to_family(&group.key);
-        let json = FamilyJson { quarantined, ..family_json(&family, stored.pushed_at) };
+        let json = FamilyJson { quarantined, ..family_json(&family, stored.said_at) };
         members.insert(family.name, json);
     }
     for (own, family) in snapshot.own_of(group) {

@@ -149,7 +149,7 @@ fn group(snapshot: &Snapshot, group: &Group) -> Markup {
             @if let Some(runs) = group.runs() { (self::runs(runs)) }
             @for (own, own_family) in snapshot.own_of(group) { (family(&own_family, own_time(own, group), None)) }
             @for stored in group.families() {
-                (family(&stored.to_family(&group.key), stored.pushed_at, stored.aside().map(ToString::to_string).as_deref()))
+                (family(&stored.to_family(&group.key), stored.said_at, stored.aside().map(ToString::to_string).as_deref()))
             }
         }
     }

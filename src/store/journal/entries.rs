@@ -189,7 +189,7 @@ pub(super) struct GroupEntry {
     pub(super) families: Vec<u8>,
     /// When each was pushed.
     #[prost(sfixed64, repeated, tag = "7")]
-    pub(super) pushed_at: Vec<i64>,
+    pub(super) said_at: Vec<i64>,
     /// Which are not exposed.
     #[prost(bool, repeated, tag = "8")]
     pub(super) aside: Vec<bool>,

@@ -175,7 +175,7 @@ pub(super) fn of_group(group: &Group) -> Vec<u8> {
         since: group.since.0,
         sequence: group.sequence,
         families,
-        pushed_at: group.families().iter().map(|family| family.pushed_at.0).collect(),
+        said_at: group.families().iter().map(|family| family.said_at.0).collect(),
         aside: group.families().iter().map(|family| family.aside().is_some()).collect(),
         promises: group.promises.as_ref().map(promises_entry),
         runs: group.runs().map(runs_entry),
@@ -318,10 +318,10 @@ impl Reader {
             Some(Box::new(Shown { id: run_id(shown.id)?, said_at: UnixNanos(shown.said_at) }))
         });
         let families = families(&entry.families)?;
-        if families.len() != entry.pushed_at.len() || families.len() != entry.aside.len() {
+        if families.len() != entry.said_at.len() || families.len() != entry.aside.len() {
             return None;
         }
-        let about = entry.pushed_at.into_iter().map(UnixNanos).zip(entry.aside);
+        let about = entry.said_at.into_iter().map(UnixNanos).zip(entry.aside);
         let hash = GroupHash::new(&self.hash, Some(group.key.labels()));
         let exposed = |family: &MetricFamily, aside| {
             if aside { Exposed::No } else { Exposed::Yes(hash.family(family)) }

@@ -3,7 +3,7 @@
 use std::borrow::Cow;
 use std::sync::Arc;
 
-use super::late::Left;
+use super::late::Remaining;
 use super::{Judged, State};
 use crate::store::journal::record::{Exposed, StoredGroup};
 use crate::store::{Push, PushMode, Rules, Verdict};
@@ -32,9 +32,9 @@ impl State {
             }
         } else {
             match self.give_way(push) {
-                Left::All => {}
-                Left::Some(left) => judged = Cow::Owned(left),
-                Left::Nothing => return Ok(()),
+                Remaining::All => {}
+                Remaining::Some(remaining) => judged = Cow::Owned(remaining),
+                Remaining::Nothing => return Ok(()),
             }
         }
         match &*judged {
@@ -54,17 +54,17 @@ impl State {
         let mut group = self.take_group(slot);
         group.families.reserve_exact(stored.families.len());
         self.failed_groups += usize::from(!group.has_succeeded());
-        for (family, pushed_at, exposed) in &mut stored.families {
+        for (family, said_at, exposed) in &mut stored.families {
             if self.index.names_of_store().contains(&family.name) {
                 // It was not the store's own when it was pushed.
                 continue;
             }
             match exposed {
                 Exposed::Yes(series) if self.index.fits_beside_own(family, &group.key) => {
-                    group.families.push(self.put_in(slot, &group, family, series, *pushed_at));
+                    group.families.push(self.put_in(slot, &group, family, series, *said_at));
                 }
                 Exposed::Yes(_) | Exposed::No => {
-                    group.families.push(self.put_aside(&group, family, *pushed_at).0);
+                    group.families.push(self.put_aside(&group, family, *said_at).0);
                 }
             }
         }

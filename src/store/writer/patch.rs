@@ -87,7 +87,7 @@ impl State {
     fn amend(&mut self, slot: Slot, push: &mut Push, places: &[Places], series: &[Vec<Fingerprint>]) {
         for (at, (family, places)) in push.families.iter_mut().zip(places).enumerate() {
             let Some(stored) = self.snapshot.group_mut(slot).family_mut(&family.name) else { continue };
-            stored.pushed_at = push.at.unix;
+            stored.said_at = push.at.unix;
             let (is_changed, added_bytes) = amend(stored, family, places, &push.key);
             let Place::Exposed(number) = stored.head.place else { continue };
             series.get(at).into_iter().flatten().for_each(|series| self.index.add_series(*series, slot));

@@ -117,6 +117,9 @@ fn a_result_that_comes_again_takes_no_newer_ones_place() {
     // What held it up the first time does not now: it is not older than itself.
     let sooner = (102, ended("a", 5, "m 3\n"));
     assert_eq!(after(&[first, sooner]), is(&["m 3"], 1002));
+    // Nor newer when it comes again.
+    let next = (112, ended("b", 5, "m 2\n"));
+    assert_eq!(after(&[first, again, next]), is(&["m 2"], 1012));
 }
 
 /// It may be served later, from a connection that was given up.
@@ -164,6 +167,18 @@ fn the_end_of_the_run_that_is_shown_is_never_late() {
     let held_up = (105, goes_on("a", "jobmon_running 1\n"));
     let end = (110, ended("a", 7, "jobmon_running 0\nok 0\n"));
     assert_eq!(after(&[other, held_up, end]), (after(&[end]).0, Some(1010)));
+    // Also where another run of an outage tells of it.
+    let ends = |runs: &[&str]| {
+        let mut state = state();
+        [other, held_up].iter().for_each(|(second, told)| told.posted(&mut state, *second));
+        let runs = runs.iter().map(|id| Run::parse(&format!("{id},7,1,0,success")).expect("a run"));
+        let mut later = ended("c", 6, "jobmon_running 0\nok 1\n").push(PushMode::ReplaceFamilies, 109);
+        later.runs = runs.collect();
+        state.make(Change::Push(later)).expect("a good push");
+        shown(&state).0[0].clone()
+    };
+    assert_eq!(ends(&["c"]), "jobmon_running 1", "it goes on, for all that is known");
+    assert_eq!(ends(&["a", "c"]), "jobmon_running 0");
     // Nor does it make what ended before the other one new.
     let old = (120, ended("c", 17, "jobmon_running 0\nok 7\n"));
     assert_eq!(after(&[other, held_up, end, old]), after(&[other, held_up, end]));
@@ -185,14 +200,27 @@ fn what_no_later_run_has_told_is_taken_of_an_older_result() {
         after(&[&pushes[..], &[newest, (230, ended("2", 0, "only_of_2 1\n"))]].concat()).0[3],
         "only_of_2 4"
     );
-    // What contradicts others is refused, and leaves all as it was.
+    // Of two that are late the later one, whichever comes first; and of one that came in time and had waited.
+    let older = (220, ended("5", 170, "last_success 50\nonly_of_2 5\n"));
+    assert_eq!(after(&[pushes[0], pushes[1], pushes[2], older]), all);
+    assert_eq!(after(&[pushes[0], pushes[1], older, pushes[2]]), all);
+    let waited = (110, ended("6", 80, "last_success 30\nm 6\n"));
+    assert_eq!(after(&[waited, (112, goes_on("3", "")), pushes[1], pushes[2]]), all);
+}
+
+/// What contradicts others is refused, and leaves all as it was.
+#[test]
+fn a_late_push_that_is_refused_says_nothing_about_its_group() {
     let mut state = state();
-    put(&mut state, "y", "# TYPE only_of_2 counter\nonly_of_2 1\n").expect("accepted");
-    pushes[..2].iter().for_each(|(second, told)| told.posted(&mut state, *second));
-    let before = samples(&state);
-    let late = Change::Push(pushes[2].1.push(PushMode::ReplaceFamilies, 210));
-    assert!(matches!(state.make(late), Err(StoreError::Inconsistent(_))));
-    assert_eq!(samples(&state), before);
+    put(&mut state, "y", "# TYPE m counter\nm 1\n").expect("accepted");
+    ended("1", 0, "exit_code 0\n").posted(&mut state, 100);
+    let of_x = |state: &State| state.snapshot().get(&key()).map(|group| (group.state(), group.failed_at));
+    let before = (samples(&state), of_x(&state));
+    let mut late = ended("2", 20, "# TYPE m gauge\nm 2\n").push(PushMode::ReplaceFamilies, 110);
+    let judged = late.judge(state.hash());
+    assert!(matches!(state.push(&mut late, &judged), Err(StoreError::Inconsistent(_))));
+    assert!(late.is_late, "so that it is not recorded either");
+    assert_eq!((samples(&state), of_x(&state)), before);
 }
 
 /// It neither revives its group nor makes it one whose pushes are taken.
