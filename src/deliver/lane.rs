@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use tokio::sync::watch;
-use tokio::task::JoinSet;
+use tokio::task::{JoinError, JoinSet};
 use tokio::time::error::Elapsed;
 use tracing::{debug, error, info};
 
@@ -55,10 +55,13 @@ enum Progress {
     Unsettled(Unsettled),
 }
 
+/// What came of a push, and when.
+type Answered = (Result<(), PushError>, Instant);
+
 /// A push that may have been sent, of which nobody knows whether it has been served.
 enum Unsettled {
     /// It may yet be answered. Dropped, it is given up.
-    Unanswered(JoinSet<Result<(), PushError>>),
+    Unanswered(JoinSet<Answered>),
     /// It will not be: its connection was lost then.
     Lost(Instant),
 }
@@ -66,26 +69,35 @@ enum Unsettled {
 impl Unsettled {
     /// Whether it was before anything else is pushed: it has been answered by now, or lost for so long.
     fn is_settled(&mut self) -> bool {
-        match self {
-            Self::Unanswered(push) => push.try_join_next().is_some_and(|result| matches!(result, Ok(Ok(())))),
-            Self::Lost(at) => at.elapsed() >= SERVE_MAX,
+        if let Self::Unanswered(push) = self
+            && let Some(answered) = push.try_join_next()
+        {
+            let Some(lost_at) = lost_at(&answered) else { return true };
+            *self = Self::Lost(lost_at);
         }
+        matches!(self, Self::Lost(at) if at.elapsed() >= SERVE_MAX)
     }
 
     /// Waits until it has been served, if it ever is, as far as can be told; then it is given up.
     async fn settle(self) {
         let served = async {
-            let is_lost = match self {
-                Self::Lost(_) => true,
-                Self::Unanswered(mut push) => {
-                    matches!(push.join_next().await, Some(Ok(Err(PushError::NoAnswer(_)))))
-                }
+            let lost_at = match self {
+                Self::Lost(at) => Some(at),
+                Self::Unanswered(mut push) => push.join_next().await.as_ref().and_then(lost_at),
             };
-            if is_lost {
-                std::future::pending::<()>().await;
+            if let Some(at) = lost_at {
+                tokio::time::sleep_until((at + SERVE_MAX).into()).await;
             }
         };
         let _ = tokio::time::timeout(SERVE_MAX, served).await;
+    }
+}
+
+/// When the connection was lost, if it was.
+fn lost_at(answered: &Result<Answered, JoinError>) -> Option<Instant> {
+    match answered {
+        Ok((Err(PushError::NoAnswer(_)), at)) => Some(*at),
+        _ => None,
     }
 }
 
@@ -103,6 +115,7 @@ impl Lane {
         let mut looking = Some(self.way.look_into_spool());
         let client = self.client().await;
         let mut unsettled: Option<Unsettled> = None;
+        let mut seen_to = None;
         let mut flushing = None;
         while let Some((report, is_last)) = next(&mut self.inbox).await {
             // What waits may be something else each time.
@@ -114,7 +127,13 @@ impl Lane {
                 return self.finish(client, &report, waiting, unsettled, flushing.is_some()).await;
             }
             if let Ok(client) = &client {
-                match self.progress(client, report, waiting.own).await {
+                // What cannot be taken out of the spool goes before the first push, and not before each.
+                let own = waiting.own.filter(|own| seen_to.as_ref() != Some(own));
+                let progress = self.progress(client, report, own.clone()).await;
+                if matches!(progress, Progress::Taken) {
+                    seen_to = own.or(seen_to);
+                }
+                match progress {
                     Progress::Taken if flushing.is_none() && waiting.others => {
                         // The server is there, and the run has time.
                         let (spool, others) = (self.way.sinks.spool.clone(), self.way.others());
@@ -153,13 +172,16 @@ impl Lane {
         let (way, client) = (self.way.clone(), client.clone());
         let push = async move { way.push_progress(&client, &report, waiting).await };
         let mut pushes = JoinSet::new();
-        pushes.spawn(async { tokio::time::timeout(UNANSWERED_MAX, push).await.unwrap_or_else(no_answer) });
-        let result = tokio::select! {
-            result = tokio::time::timeout(PROGRESS_MAX, pushes.join_next()) => result.ok().flatten(),
+        pushes.spawn(async {
+            let result = tokio::time::timeout(UNANSWERED_MAX, push).await.unwrap_or_else(no_answer);
+            (result, Instant::now())
+        });
+        let answered = tokio::select! {
+            answered = tokio::time::timeout(PROGRESS_MAX, pushes.join_next()) => answered.ok().flatten(),
             () = grace(self.inbox.clone()) => None,
         };
-        let result =
-            result.map(|result| result.unwrap_or_else(|error| Err(PushError::NoAnswer(error.to_string()))));
+        let broke_down = |error: JoinError| Err(PushError::Client(error.to_string()));
+        let result = answered.map(|answered| answered.map_or_else(broke_down, |(result, _)| result));
         match result {
             Some(Ok(())) => Progress::Taken,
             Some(Err(error)) => {
@@ -181,12 +203,14 @@ impl Lane {
         &self,
         client: Result<PushClient, PushError>,
         report: &Report,
-        waiting: Waiting,
+        mut waiting: Waiting,
         unsettled: Option<Unsettled>,
         is_flushed: bool,
     ) -> bool {
         let start = Instant::now();
         let mut keeping = Keeping::new(self, report);
+        // What another run has said since is for the next one to push.
+        waiting.own = waiting.own.filter(|own| !own.is_later_than(&keeping.entry));
         let mut attempts = Attempts { count: 0, last: None };
         let result = match client {
             Err(error) => Err(Some(error)),
@@ -209,11 +233,8 @@ impl Lane {
                 let kept = match &error {
                     Some(error) if !error.is_worth_keeping() => {
                         if keeping.is_begun() {
-                            let _ = tokio::time::timeout(
-                                time_left(&self.inbox) + SPOOL_SLACK,
-                                keeping.undo(self),
-                            )
-                            .await;
+                            let undo = keeping.undo(self, None);
+                            let _ = tokio::time::timeout(time_left(&self.inbox) + SPOOL_SLACK, undo).await;
                         }
                         "it is lost".to_owned()
                     }
@@ -235,12 +256,10 @@ impl Lane {
         attempts: &mut Attempts,
         keeping: &mut Keeping,
     ) -> Result<(), Option<PushError>> {
-        // What another run has said since is for the next one to push.
-        let own = waiting.own.clone().filter(|own| !own.is_later_than(&keeping.entry));
         let slow = tokio::time::sleep(SPOOL_AFTER.min(time_left(&self.inbox) / 2));
         tokio::pin!(slow);
         let result = {
-            let run = attempts.run(self, client, report, own, keeping.started.clone());
+            let run = attempts.run(self, client, report, waiting.own.clone(), keeping.started.clone());
             tokio::pin!(run);
             let over = deadline(self.inbox.clone());
             tokio::pin!(over);
@@ -269,7 +288,7 @@ impl Lane {
         let more = async {
             if waiting.own.is_some() || keeping.is_begun() {
                 // What stays is pushed once more by the next run, before its own.
-                let _ = tokio::time::timeout(UNDO_MAX, keeping.undo(self)).await;
+                let _ = tokio::time::timeout(UNDO_MAX, keeping.undo(self, waiting.own)).await;
             }
             if let Some(earlier) = unsettled {
                 // It may be served after this one.
@@ -353,12 +372,12 @@ impl Keeping {
         }
     }
 
-    /// Takes out again what has been delivered, when it is there.
-    async fn undo(&self, lane: &Lane) {
+    /// Takes out again what has been delivered or is not worth keeping, when it is there, with what it was put to.
+    async fn undo(&self, lane: &Lane, waiting: Option<Entry>) {
         if let Some(mut written) = self.written.clone() {
             let _ = written.wait_for(Option::is_some).await;
         }
-        lane.way.take_back(self.entry.clone()).await;
+        lane.way.take_back(self.entry.clone(), waiting).await;
     }
 }
 

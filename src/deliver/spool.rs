@@ -5,7 +5,7 @@
 //! whole or not at all; a file that is damaged all the same is set aside. The directory may be shared: each user has entries
 //! and locks of his own, and only his are touched.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashSet};
 use std::fs::{self, DirBuilder, File};
 use std::io::{self, Read as _, Write as _};
 use std::os::unix::fs::{DirBuilderExt as _, MetadataExt as _, OpenOptionsExt as _};
@@ -166,13 +166,14 @@ impl Spool {
         self.remove_if(delivered, |entry| entry == delivered)
     }
 
-    /// Takes back what was put here and has been delivered meanwhile, with all that was said before it; what was said later
-    /// stays.
+    /// Takes back what was put here and has been delivered meanwhile, with what waited before it; not if there is a word of any
+    /// other run.
     ///
     /// # Errors
     /// What the file system said.
-    pub fn take_back(&self, delivered: &Entry) -> io::Result<()> {
-        self.remove_if(delivered, |entry| !entry.is_later_than(delivered))
+    pub fn take_back(&self, put: &Entry, waiting: Option<&Entry>) -> io::Result<()> {
+        let told: HashSet<&str> = [Some(put), waiting].into_iter().flatten().flat_map(Entry::runs).collect();
+        self.remove_if(put, |entry| entry.runs().all(|run| told.contains(run)))
     }
 
     fn remove_if(&self, delivered: &Entry, is_delivered: impl FnOnce(&Entry) -> bool) -> io::Result<()> {
@@ -339,6 +340,11 @@ impl Entry {
         name(&self.target, &self.key)
     }
 
+    /// The ids of the runs that it tells of.
+    fn runs(&self) -> impl Iterator<Item = &str> {
+        self.promise.earlier.iter().chain(&self.promise.run).map(|run| run.id.as_str())
+    }
+
     /// Whether this was said after the other, which is said now: by the clock, unless that was set back meanwhile.
     pub(super) fn is_later_than(&self, now: &Self) -> bool {
         let ahead = self.at_micros - now.at_micros;
@@ -479,26 +485,30 @@ mod tests {
         let text = String::from_utf8_lossy(&entries[0].body).into_owned();
         let samples: Vec<&str> = text.lines().filter(|line| !line.starts_with('#')).collect();
         assert_eq!((samples, entries.len(), entries[0].at_micros), (vec!["a 2", "c 2", "b 1"], 1, 2));
-        // What was delivered is older than what is there.
-        spool.take_back(&entry("x", 1, "")).expect("nothing happens");
-        assert_eq!(spool.names().expect("readable").len(), 1);
-        spool.take_back(&entry("x", 3, "")).expect("taken back");
-        assert_eq!(spool.names().expect("readable"), [""; 0]);
     }
 
     /// However long it had waited.
     #[test]
     fn what_came_while_another_was_delivered_stays() {
         let (_dir, spool) = spool();
+        let waits = || spool.names().expect("readable").len();
         for waited_micros in [1, OVERLAP_MAX_MICROS - 1, 24 * OVERLAP_MAX_MICROS] {
-            let old = entry("x", 5, "# TYPE a untyped\na 1\n");
-            spool.put(&old).expect("written");
-            let found = spool.get(&old.target, &old.key).expect("readable").expect("it is there");
-            let new = entry("x", 5 + waited_micros, "# TYPE b untyped\nb 1\n");
-            spool.put(&new).expect("written");
+            spool.put(&last("a", 5, Expect::Keep)).expect("written");
+            let key = GroupingKey::new("x", [("a", "1")]);
+            let found = spool.get(&entry("x", 0, "").target, &key).expect("readable").expect("it is there");
+            let own = last("b", 5 + waited_micros, Expect::Keep);
+            spool.put(&own).expect("written");
             spool.take_out(&found).expect("nothing happens");
-            assert_eq!(spool.names().expect("readable").len(), 1, "{waited_micros}");
-            spool.take_back(&new).expect("taken back");
+            assert_eq!(waits(), 1, "{waited_micros}");
+            // Nor does what nobody has told of go with what was delivered, whichever came first.
+            spool.take_back(&own, None).expect("nothing happens");
+            assert_eq!(waits(), 1, "{waited_micros}");
+            spool.put(&last("c", 4, Expect::Keep)).expect("written");
+            spool.take_back(&own, Some(&found)).expect("nothing happens");
+            assert_eq!(waits(), 1, "{waited_micros}");
+            let all = found.merged_with(&last("c", 4, Expect::Keep));
+            spool.take_back(&own, Some(&all)).expect("taken back");
+            assert_eq!(waits(), 0, "{waited_micros}");
         }
     }
 

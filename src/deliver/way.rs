@@ -65,9 +65,9 @@ impl Way {
         }
     }
 
-    /// Takes this run's own report back out of the spool, which has been delivered, with what it was put to there.
-    pub(super) async fn take_back(&self, delivered: Entry) {
-        self.change_spool(move |spool| spool.take_back(&delivered)).await;
+    /// Takes this run's own report back out of the spool, with what waited there before it, if there was something.
+    pub(super) async fn take_back(&self, own: Entry, waiting: Option<Entry>) {
+        self.change_spool(move |spool| spool.take_back(&own, waiting.as_ref())).await;
     }
 
     async fn change_spool(&self, change: impl FnOnce(&Spool) -> io::Result<()> + Send + 'static) {

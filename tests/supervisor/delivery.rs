@@ -93,9 +93,13 @@ fn what_is_served_after_the_last_report_is_not_what_stays() {
         let listener = TcpListener::bind("127.0.0.1:0").expect("a port");
         let held_up = format!("http://{}", listener.local_addr().expect("bound"));
         let host = http::split(url).0.to_owned();
+        let directory = temporary_directory();
+        let go = directory.path().join("go");
+        let script = format!("until [ -e {} ]; do sleep 0.02; done", go.display());
         let (release, released) = std::sync::mpsc::channel();
         let network = std::thread::spawn(move || {
             let (first, _) = listener.accept().expect("the first push");
+            fs::write(go, "").expect("writable");
             let (last, _) = listener.accept().expect("the last push");
             let last = std::thread::spawn({
                 let host = host.clone();
@@ -105,7 +109,7 @@ fn what_is_served_after_the_last_report_is_not_what_stays() {
             http::relay(first, &host);
             last.join().expect("no panic");
         });
-        let mut run = job(["--push-url", &held_up, "--job", "x", "--", "sleep", "0.4"]).start();
+        let mut run = job(["--push-url", &held_up, "--job", "x", "--", "sh", "-c", &script]).start();
         let running = || {
             let text = http::get(&format!("{url}/metrics")).text();
             sample(&text, "jobmon_running{instance=\"\",job=\"x\"}")
