@@ -429,13 +429,14 @@ fn e62_a_command_killed_for_want_of_memory_is_told_from_others() {
     without_cgroup();
 }
 
-/// The counter of version 2, as a file that the command itself changes.
+/// The counters, as files that the command itself changes when its supervisor waits for it, so has read them.
 fn without_cgroup() {
     let script = r#"mount -t tmpfs none /sys/fs/cgroup; mount -t tmpfs none /mnt
         echo '0::/pod' > /mnt/cgroup; mount --bind /mnt/cgroup /proc/self/cgroup 2>/dev/null || true
         mkdir -p /sys/fs/cgroup/memory
         printf 'low 0\noom 0\noom_kill 3\n' | tee /sys/fs/cgroup/memory.events > /sys/fs/cgroup/memory/memory.oom_control
-        exec "$0" --dry-run -- sh -c 'sed -i "s/oom_kill 3/oom_kill 4/" /sys/fs/cgroup/memory.events /sys/fs/cgroup/memory/memory.oom_control; kill -9 $$'"#;
+        exec "$0" --dry-run -- sh -c 'until grep -q "^State:.S" /proc/$PPID/status; do :; done
+            sed -i "s/oom_kill 3/oom_kill 4/" /sys/fs/cgroup/memory.events /sys/fs/cgroup/memory/memory.oom_control; kill -9 $$'"#;
     let output = in_mounts(script);
     assert_eq!((output.code, sample(&output.stderr, "jobmon_oom_killed")), (137, Some(1.0)), "{output:?}");
 }
