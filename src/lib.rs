@@ -8,7 +8,7 @@
 //!
 //! 1. **Monitoring never harms the job.** It never delays, changes or prevents it, whatever is broken.
 //! 2. **An answer is true.** A push answered 200 is in the next scrape and, with a journal, there after a crash; and no push can
-//!    break a scrape.
+//!    break a scrape. Of a run's push that newer ones of its group have overtaken, what they have not said is (`store::order`).
 //!
 //! # The map
 //!
@@ -32,7 +32,8 @@
 //! # How data flows
 //!
 //! * A run: command → `spawn` → child; FIFO → `fifo` → `collect` → families; ended → `reap` → outcome → `report` →
-//!   `deliver::courier` → a `lane` for each push gateway, else the `spool`; and the textfile → exit code.
+//!   `deliver::courier` → a `lane` for each push gateway, what waits in the `spool` before it, and into the spool what does not
+//!   arrive; and the textfile → exit code.
 //! * A push: `gateway::listen` → `gateway::access` (who is it?) → [`gateway::route`] (what for?) → `gateway::promises` (what
 //!   does it promise?) → [`gateway::encoding`] → [`exposition`] → `store::writer`: check → apply → `store::journal`, on
 //!   disk → 200.
@@ -60,7 +61,7 @@
 //! and `deliver::promises` for how that is written. To add an option: [`cli::RUN_OPTIONS`], then [`config::run_config`]. To
 //! change what a run does when: [`supervise::state`]. To change an answer of the gateway: `gateway::error`; what the API says
 //! about a group: `gateway::handlers::groups`, and `gateway/openapi.json`. To add a family that the gateway makes of each
-//! group: `store::own`. To add a flag of the gateway: [`cli::GATEWAY_FLAGS`], then [`config::gateway_config`].
+//! group: `store::own`; which of a job's pushes counts when they come out of order: `store::order`. To add a flag of the gateway: [`cli::GATEWAY_FLAGS`], then [`config::gateway_config`].
 //!
 //! # Modules, in reading order
 //!
