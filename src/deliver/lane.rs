@@ -436,3 +436,52 @@ fn random() -> f64 {
     use std::hash::{BuildHasher as _, RandomState};
     RandomState::new().hash_one(Instant::now()) as f64 / u64::MAX as f64
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn answered(result: Result<(), PushError>, at: Instant) -> Unsettled {
+        let mut push = JoinSet::new();
+        push.spawn(std::future::ready((result, at)));
+        Unsettled::Unanswered(push)
+    }
+
+    fn no_answer() -> Result<(), PushError> {
+        Err(PushError::NoAnswer("reset".to_owned()))
+    }
+
+    #[tokio::test]
+    async fn what_was_answered_or_lost_long_ago_is_settled() {
+        let ago = |time: Duration| Instant::now().checked_sub(time).expect("the machine has run so long");
+        let refused = || Err(PushError::Client("refused".to_owned()));
+        for (mut push, is_settled) in [
+            (answered(Ok(()), Instant::now()), true),
+            (answered(refused(), Instant::now()), true),
+            (answered(no_answer(), Instant::now()), false),
+            (answered(no_answer(), ago(SERVE_MAX)), true),
+            (Unsettled::Lost(Instant::now()), false),
+            (Unsettled::Lost(ago(SERVE_MAX)), true),
+        ] {
+            // So that what was spawned has run.
+            tokio::task::yield_now().await;
+            assert_eq!(push.is_settled(), is_settled);
+        }
+        let mut unanswered = JoinSet::new();
+        unanswered.spawn(std::future::pending());
+        assert!(!Unsettled::Unanswered(unanswered).is_settled());
+    }
+
+    #[tokio::test]
+    async fn an_answer_is_waited_for_and_what_was_lost_has_its_time() {
+        let soon = SERVE_MAX / 20 * 19;
+        let lost_at = Instant::now().checked_sub(soon).expect("the machine has run so long");
+        for push in [Unsettled::Lost(lost_at), answered(no_answer(), lost_at)] {
+            push.settle().await;
+            assert!(lost_at.elapsed() >= SERVE_MAX);
+        }
+        let start = Instant::now();
+        answered(Ok(()), start).settle().await;
+        assert!(start.elapsed() < SERVE_MAX);
+    }
+}

@@ -2,6 +2,8 @@
 
 use std::path::Path;
 
+use nix::sys::signal::Signal;
+
 use super::delivery::{scripted, scripted_at};
 use crate::harness::peers::free_port;
 use crate::harness::{JOBMON, Job, job, temporary_directory};
@@ -197,4 +199,22 @@ fn runs_of_an_outage_are_told_before_the_next_run() {
         assert_eq!(last, if answers[1] == BAD { &told[..] } else { &[] });
         assert_eq!(super::spool::entries(directory.path()).len(), 0);
     }
+}
+
+/// Behind a Pushgateway the job would seem to end again and again.
+#[test]
+fn what_cannot_be_taken_out_of_the_spool_goes_before_the_first_push_only() {
+    let directory = temporary_directory();
+    let address = format!("127.0.0.1:{}", free_port());
+    let ids = outage(directory.path(), &address);
+    let held = super::spool::hold_locks(directory.path());
+    let (url, server) = scripted_at(&address, &[OK; 6]);
+    let arguments = ["--push-url", &url, "--job", "x", "--push-interval", "100ms", "--push-deadline", "0"];
+    let mut run = spooling(directory.path(), &arguments).arguments(&["--", "sleep", "1000"]).start();
+    let requests = server.join().expect("no panic");
+    run.signal(Signal::SIGTERM);
+    assert_eq!(run.end().code(), Some(143));
+    let of_outage: Vec<bool> = requests.iter().map(|request| all(request, "run_id") == [&ids[2]]).collect();
+    assert_eq!(of_outage, [true, false, false, false, false, false]);
+    drop(held);
 }

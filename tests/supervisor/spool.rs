@@ -392,7 +392,8 @@ fn what_waits_of_a_job_is_never_pushed_over_what_its_run_says() {
     assert_eq!(entries(&spool).len(), 0);
 }
 
-fn hold_locks(spool: &Path) -> Vec<fs::File> {
+/// Locks of entries, so that none can be changed.
+pub fn hold_locks(spool: &Path) -> Vec<fs::File> {
     let hold = |n: u8| {
         let file = fs::File::create(spool.join(format!(".0-{n:x}.lock"))).expect("made");
         file.try_lock().expect("free");
