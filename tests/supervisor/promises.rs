@@ -173,6 +173,7 @@ fn runs_of_an_outage_are_told_before_the_next_run() {
         ("true", &[(waiting, BUSY), (waiting, OK), (end, OK)][..]),
         ("true", &[(waiting, BAD), (waiting, BAD), (end, OK)]),
         ("sleep 0.8", &[(waiting, OK), (progress, OK), (end, OK)]),
+        ("sleep 0.8", &[(waiting, BUSY), (waiting, OK), (end, OK)]),
     ] {
         let address = format!("127.0.0.1:{}", free_port());
         let ids = outage(directory.path(), &address);
